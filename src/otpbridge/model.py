@@ -1,0 +1,191 @@
+"""The domain in plain frozen types: what the words of the documentation mean in code.
+
+Times are Unix times: `*_at` in whole seconds, `*_ms` in milliseconds. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+LOCAL = "local"
+"""The client (tenant) that Linux accounts belong to."""
+
+
+class Kind(enum.StrEnum):
+    """What a token is. The kinds without a builtin verifier yet are reserved names."""
+
+    TOTP = "totp"
+    HOTP = "hotp"
+
+
+class State(enum.StrEnum):
+    """Where a token is in its life: pending → active ⇄ disabled → revoked."""
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    DISABLED = "disabled"
+    REVOKED = "revoked"
+
+
+class Enforcement(enum.StrEnum):
+    """Whether a user must show a second factor (the how-to's REQUIRED and NOT REQUIRED)."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
+
+
+class Verdict(enum.StrEnum):
+    """The outcome of a verification, named as PAM names it (pam(3))."""
+
+    SUCCESS = "success"
+    AUTH_ERR = "auth_err"
+    MAXTRIES = "maxtries"
+    ACCT_EXPIRED = "acct_expired"
+    NEW_AUTHTOK_REQD = "new_authtok_reqd"
+    PERM_DENIED = "perm_denied"
+    USER_UNKNOWN = "user_unknown"
+    AUTHINFO_UNAVAIL = "authinfo_unavail"
+    IGNORE = "ignore"
+
+
+class Algorithm(enum.StrEnum):
+    """The HMAC hash of a one-time password (RFC 4226 §5.2, RFC 6238 §1.2)."""
+
+    SHA1 = "SHA1"
+    SHA256 = "SHA256"
+    SHA512 = "SHA512"
+
+    @property
+    def seed_bytes(self) -> int:
+        """Length of a new seed in bytes: the size of the hash's output (RFC 4226 §4 R6, RFC 6238 §5.1)."""
+        return {Algorithm.SHA1: 20, Algorithm.SHA256: 32, Algorithm.SHA512: 64}[self]
+
+
+class Secret:
+    """Bytes that never show: not in a repr, not in a format, not in a pickle."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def reveal(self) -> bytes:
+        """The bytes themselves; call it where they are used and nowhere else."""
+        return self._value
+
+    def __len__(self) -> int:
+        return len(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Secret cannot be pickled")
+
+
+@dataclass(frozen=True, slots=True)
+class OtpParameters:
+    """How a token computes its codes. `period` and `t0` (seconds) mean nothing to HOTP."""
+
+    algorithm: Algorithm = Algorithm.SHA1
+    digits: int = 6
+    period: int = 30
+    t0: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One authenticator bound to a user, without its seed.
+
+    `moving_factor` is the lowest value that may still be spent: the next HOTP counter, or the TOTP time step
+    after the last one spent. `drift` is the learnt difference of the authenticator's clock, in time steps.
+    """
+
+    id: str
+    user: str
+    client: str
+    kind: Kind
+    state: State
+    parameters: OtpParameters
+    moving_factor: int = 0
+    drift: int = 0
+    label: str = ""
+    issuer: str = ""
+    created_at: int = 0
+    expires_at: int | None = None
+    confirmed_at: int | None = None
+    last_used_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A name within a client."""
+
+    name: str
+    client: str
+    enforcement: Enforcement
+    created_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the kernel's word (SO_PEERCRED), and through which socket."""
+
+    uid: int
+    gid: int
+    pid: int
+    admin_socket: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the caller says about the attempt. Untrusted text: shown, counted, never resolved or believed."""
+
+    service: str = ""
+    rhost: str = ""
+    tty: str = ""
+    ruser: str = ""
+    language: str = ""
+
+
+class PromptStyle(enum.StrEnum):
+    """Whether the answer is shown while it is typed."""
+
+    HIDDEN = "hidden"
+    VISIBLE = "visible"
+
+
+class NoticeStyle(enum.StrEnum):
+    """What a notice is for."""
+
+    INFO = "info"
+    ERROR = "error"
+    TOUCH = "touch"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question to the person."""
+
+    text: str
+    style: PromptStyle = PromptStyle.HIDDEN
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the person is told."""
+
+    text: str
+    style: NoticeStyle = NoticeStyle.INFO
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A verdict with what goes with it. `reason` is for the audit log alone."""
+
+    verdict: Verdict
+    reason: str
+    token: str | None = None
+    retry_after: int | None = None
+    notices: tuple[Notice, ...] = field(default=())

@@ -1,0 +1,449 @@
+"""The calls and replies of the org.otpbridge.* interfaces as types; a test holds them to the IDL files.
+
+A call is a `Request` that knows its method and its reply:
+
+    reply = client.call(AddUser(user="alice"))      # -> UserReply
+
+Python names are snake_case, JSON names camelCase. Left-out fields and null mean the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Generic, TypeVar
+
+import msgspec
+
+from otpbridge.model import Algorithm, Enforcement, Kind, NoticeStyle, PromptStyle, State, Verdict
+
+VERIFY = "org.otpbridge.Verify"
+ENROLL = "org.otpbridge.Enroll"
+ADMIN = "org.otpbridge.Admin"
+
+
+class Message(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
+    """Base of all that crosses the wire. Its repr names the type alone: fields may hold codes and seeds."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+R = TypeVar("R", bound=Message)
+
+
+class Request(Message, Generic[R], forbid_unknown_fields=True):
+    """Parameters of one method."""
+
+    METHOD: ClassVar[str]
+    REPLY: ClassVar[type[Message]]
+
+
+class Empty(Message):
+    """A reply without fields."""
+
+
+# --- org.otpbridge.Verify ---------------------------------------------------------------------------------
+
+
+class ContextFields(Message, forbid_unknown_fields=True):
+    service: str | None = None
+    rhost: str | None = None
+    tty: str | None = None
+    ruser: str | None = None
+    language: str | None = None
+
+
+class PromptFields(Message):
+    style: PromptStyle
+    text: str
+
+
+class NoticeFields(Message):
+    style: NoticeStyle
+    text: str
+
+
+class Step(Message):
+    notices: tuple[NoticeFields, ...]
+    prompts: tuple[PromptFields, ...]
+    verdict: Verdict | None = None
+    retry_after: int | None = None
+
+
+class CheckReply(Message):
+    verdict: Verdict
+    token: str | None = None
+    retry_after: int | None = None
+
+
+class Check(Request[CheckReply]):
+    METHOD = f"{VERIFY}.Check"
+    REPLY = CheckReply
+    user: str
+    responses: tuple[str, ...]
+    client: str | None = None
+    stack: str | None = None
+    context: ContextFields | None = None
+    nullok: bool | None = None
+
+
+class StepReply(Message):
+    session: str
+    step: Step
+
+
+class Begin(Request[StepReply]):
+    METHOD = f"{VERIFY}.Begin"
+    REPLY = StepReply
+    user: str
+    client: str | None = None
+    stack: str | None = None
+    context: ContextFields | None = None
+    nullok: bool | None = None
+
+
+class Continue(Request[StepReply]):
+    METHOD = f"{VERIFY}.Continue"
+    REPLY = StepReply
+    session: str
+    responses: tuple[str, ...]
+
+
+class Cancel(Request[Empty]):
+    METHOD = f"{VERIFY}.Cancel"
+    REPLY = Empty
+    session: str
+
+
+class AccountReply(Message):
+    verdict: Verdict
+
+
+class Account(Request[AccountReply]):
+    METHOD = f"{VERIFY}.Account"
+    REPLY = AccountReply
+    user: str
+    client: str | None = None
+    stack: str | None = None
+    context: ContextFields | None = None
+    nullok: bool | None = None
+
+
+# --- org.otpbridge.Enroll ---------------------------------------------------------------------------------
+
+
+class TokenFields(Message):
+    id: str
+    user: str
+    client: str
+    kind: Kind
+    state: State
+    label: str
+    issuer: str
+    algorithm: Algorithm
+    digits: int
+    drift: int
+    created_at: int
+    period: int | None = None
+    expires_at: int | None = None
+    confirmed_at: int | None = None
+    last_used_at: int | None = None
+
+
+class StartReply(Message):
+    token: str
+    user: str
+    client: str
+    kind: Kind
+    state: State
+    seed_hex: str
+    seed_base32: str
+    uri: str
+    expires_in: int
+
+
+class Start(Request[StartReply]):
+    METHOD = f"{ENROLL}.Start"
+    REPLY = StartReply
+    user: str
+    kind: Kind
+    client: str | None = None
+    label: str | None = None
+    issuer: str | None = None
+    algorithm: Algorithm | None = None
+    digits: int | None = None
+    period: int | None = None
+
+
+class ConfirmReply(Message):
+    confirmed: bool
+    state: State
+    replaced: tuple[str, ...]
+    fault: str | None = None
+    hint: str | None = None
+
+
+class Confirm(Request[ConfirmReply]):
+    METHOD = f"{ENROLL}.Confirm"
+    REPLY = ConfirmReply
+    token: str
+    code: str
+
+
+class Discard(Request[Empty]):
+    METHOD = f"{ENROLL}.Discard"
+    REPLY = Empty
+    token: str
+
+
+class TokensReply(Message):
+    enforcement: Enforcement
+    tokens: tuple[TokenFields, ...]
+
+
+class Tokens(Request[TokensReply]):
+    METHOD = f"{ENROLL}.Tokens"
+    REPLY = TokensReply
+    user: str
+    client: str | None = None
+
+
+class Remove(Request[Empty]):
+    METHOD = f"{ENROLL}.Remove"
+    REPLY = Empty
+    token: str
+
+
+class ChooseEnforcement(Request[Empty]):
+    METHOD = f"{ENROLL}.SetEnforcement"
+    REPLY = Empty
+    user: str
+    enforcement: Enforcement
+    client: str | None = None
+
+
+# --- org.otpbridge.Admin ----------------------------------------------------------------------------------
+
+
+class UserFields(Message):
+    name: str
+    client: str
+    enforcement: Enforcement
+    created_at: int
+    active_tokens: int
+    misses: int
+    refused: int
+    retry_after: int | None = None
+
+
+class UserReply(Message):
+    user: UserFields
+
+
+class AddUser(Request[UserReply]):
+    METHOD = f"{ADMIN}.AddUser"
+    REPLY = UserReply
+    user: str
+    client: str | None = None
+
+
+class ShowUserReply(Message):
+    user: UserFields
+    tokens: tuple[TokenFields, ...]
+
+
+class ShowUser(Request[ShowUserReply]):
+    METHOD = f"{ADMIN}.ShowUser"
+    REPLY = ShowUserReply
+    user: str
+    client: str | None = None
+
+
+class RemoveUser(Request[Empty]):
+    METHOD = f"{ADMIN}.RemoveUser"
+    REPLY = Empty
+    user: str
+    client: str | None = None
+
+
+class UsersReply(Message):
+    users: tuple[UserFields, ...]
+
+
+class ListUsers(Request[UsersReply]):
+    METHOD = f"{ADMIN}.ListUsers"
+    REPLY = UsersReply
+    client: str | None = None
+
+
+class SetEnforcement(Request[UserReply]):
+    METHOD = f"{ADMIN}.SetEnforcement"
+    REPLY = UserReply
+    user: str
+    enforcement: Enforcement
+    client: str | None = None
+    force: bool | None = None
+
+
+class ResetReply(Message):
+    revoked: int
+
+
+class ResetUser(Request[ResetReply]):
+    METHOD = f"{ADMIN}.ResetUser"
+    REPLY = ResetReply
+    user: str
+    client: str | None = None
+
+
+class TokenListReply(Message):
+    tokens: tuple[TokenFields, ...]
+
+
+class ListTokens(Request[TokenListReply]):
+    METHOD = f"{ADMIN}.ListTokens"
+    REPLY = TokenListReply
+    user: str | None = None
+    client: str | None = None
+    all: bool | None = None
+
+
+class TokenReply(Message):
+    token: TokenFields
+
+
+class ShowToken(Request[TokenReply]):
+    METHOD = f"{ADMIN}.ShowToken"
+    REPLY = TokenReply
+    token: str
+
+
+class DisableToken(Request[TokenReply]):
+    METHOD = f"{ADMIN}.DisableToken"
+    REPLY = TokenReply
+    token: str
+
+
+class EnableToken(Request[TokenReply]):
+    METHOD = f"{ADMIN}.EnableToken"
+    REPLY = TokenReply
+    token: str
+
+
+class RemoveToken(Request[TokenReply]):
+    METHOD = f"{ADMIN}.RemoveToken"
+    REPLY = TokenReply
+    token: str
+
+
+class ResyncReply(Message):
+    resynced: bool
+
+
+class Resync(Request[ResyncReply]):
+    METHOD = f"{ADMIN}.Resync"
+    REPLY = ResyncReply
+    token: str
+    first: str
+    second: str
+
+
+class LineError(Message):
+    line: int
+    reason: str
+
+
+class ImportReply(Message):
+    imported: int
+    errors: tuple[LineError, ...]
+
+
+class Import(Request[ImportReply]):
+    METHOD = f"{ADMIN}.Import"
+    REPLY = ImportReply
+    lines: tuple[str, ...]
+    first_line: int
+    last: bool
+    client: str | None = None
+    pending: bool | None = None
+
+
+class StatusReply(Message):
+    version: str
+    ready: bool
+    started_at: int
+    store: str
+    schema: str
+    key_source: str
+    key_id: str
+    key_beside_store: bool
+    rotating: bool
+    users: int
+    active_tokens: int
+    audit_entries: int
+    audit_anchor: str
+    warnings: tuple[str, ...]
+
+
+class Status(Request[StatusReply]):
+    METHOD = f"{ADMIN}.Status"
+    REPLY = StatusReply
+
+
+class Entry(Message):
+    sequence: int
+    at: float
+    event: str
+    client: str | None = None
+    user: str | None = None
+    token: str | None = None
+    verdict: str | None = None
+    reason: str | None = None
+    uid: int | None = None
+    pid: int | None = None
+    service: str | None = None
+    rhost: str | None = None
+    detail: dict[str, Any] | None = None
+
+
+class AuditTailReply(Message):
+    entries: tuple[Entry, ...]
+
+
+class AuditTail(Request[AuditTailReply]):
+    METHOD = f"{ADMIN}.AuditTail"
+    REPLY = AuditTailReply
+    count: int | None = None
+    follow: bool | None = None
+
+
+class AuditVerifyReply(Message):
+    intact: bool
+    entries: int
+    anchor: str
+    fault: str | None = None
+
+
+class AuditVerify(Request[AuditVerifyReply]):
+    METHOD = f"{ADMIN}.AuditVerify"
+    REPLY = AuditVerifyReply
+    anchor: str | None = None
+
+
+class RotateKeyReply(Message):
+    resealed: int
+    total: int
+    key_id: str
+
+
+class RotateKey(Request[RotateKeyReply]):
+    METHOD = f"{ADMIN}.RotateKey"
+    REPLY = RotateKeyReply
+
+
+class BackupReply(Message):
+    data: str
+
+
+class Backup(Request[BackupReply]):
+    METHOD = f"{ADMIN}.Backup"
+    REPLY = BackupReply
