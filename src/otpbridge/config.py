@@ -47,7 +47,7 @@ class KeySource(StrEnum):
     EMBEDDED = "embedded"
 
 
-class Key(_Section):
+class Key(_Section, frozen=True):
     """The master key. `auto`: the systemd credential when there is one, else `file`, else embedded."""
 
     source: KeySource = KeySource.AUTO
@@ -55,19 +55,19 @@ class Key(_Section):
     credential: str = "master-key"
 
 
-class Store(_Section):
+class Store(_Section, frozen=True):
     """Where the store is. Without `url`: SQLite in the state folder."""
 
     url: str | None = None
 
 
-class Users(_Section):
+class Users(_Section, frozen=True):
     """What holds for users as such."""
 
     unknown: UnknownUsers = UnknownUsers.REFUSE
 
 
-class Window(_Section):
+class Window(_Section, frozen=True):
     """How far a code may be from where it is expected."""
 
     totp: Annotated[int, msgspec.Meta(ge=0, le=10)] = 1
@@ -80,7 +80,7 @@ class Window(_Section):
     """How far resynchronisation by two consecutive codes may search, in time steps or counters."""
 
 
-class Throttle(_Section):
+class Throttle(_Section, frozen=True):
     """Back-off after wrong codes."""
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 4
@@ -95,7 +95,7 @@ class Throttle(_Section):
     """Seconds without a miss after which one miss is forgotten."""
 
 
-class Enrolment(_Section):
+class Enrolment(_Section, frozen=True):
     """What new tokens are like."""
 
     issuer: str = ""
@@ -104,7 +104,7 @@ class Enrolment(_Section):
     """Seconds that a pending token waits for the code that proves it."""
 
 
-class Limits(_Section):
+class Limits(_Section, frozen=True):
     """Bounds for callers."""
 
     connections_per_uid: Count = 64
@@ -125,7 +125,7 @@ class Right(StrEnum):
     ENROL = "enrol"
 
 
-class CallerEntry(_Section):
+class CallerEntry(_Section, frozen=True):
     """A portal or another backend, known by the uid it runs as."""
 
     user: str | int
@@ -134,7 +134,7 @@ class CallerEntry(_Section):
     may: tuple[Right, ...] = (Right.VERIFY,)
 
 
-class Config(_Section):
+class Config(_Section, frozen=True):
     """All of otpbridge.toml."""
 
     admin_group: str = "otpbridge-admin"
@@ -169,9 +169,7 @@ def load(path: Path | None) -> Config:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read: {error.strerror}. Check --config and the file's mode."
-        ) from error
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}. Check --config and the file's mode.") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from error
     return parse(text, str(path))
