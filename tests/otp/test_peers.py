@@ -39,7 +39,7 @@ def test_hotp_equals_pyotp(seed, counter, parameters):
     assert hotp(seed, counter, parameters) == peer.at(counter)
 
 
-@given(seeds, st.integers(0, 2**40), parameters.filter(lambda given: given.period <= 120))
+@given(seeds, st.integers(0, 2**37), parameters.filter(lambda given: given.period <= 120))
 def test_totp_equals_pyotp(seed, at, parameters):
     """Whatever the seed, time, hash, digits and period (pyotp's go up to 120 s): our TOTP is pyotp's."""
     peer = pyotp.TOTP(
