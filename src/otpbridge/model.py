@@ -189,3 +189,59 @@ class Outcome:
     token: str | None = None
     retry_after: int | None = None
     notices: tuple[Notice, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """When attempts are judged after wrong codes. Times in milliseconds.
+
+    The first `limit` wrong codes in a row are judged at once. After the last of them, and after each further one,
+    nothing is judged for a time that starts at `first_wait` and doubles up to `longest_wait`. A success ends the
+    row, and every `forget` without a miss takes one miss off it.
+    """
+
+    limit: int
+    first_wait: int
+    longest_wait: int
+    forget: int
+
+    def remaining(self, misses: int, last: int, now: int) -> int:
+        """The misses that still count at `now`, of `misses` counted at `last`."""
+        return max(0, misses - max(0, now - last) // self.forget)
+
+    def wait(self, misses: int) -> int:
+        """How long nothing is judged after the miss that makes it `misses` in a row."""
+        beyond = misses - self.limit
+        return 0 if beyond < 0 else min(self.longest_wait, self.first_wait << min(beyond, 30))
+
+    def blocked_for(self, not_before: int, now: int) -> int:
+        """How long from `now` until an attempt is judged. A wait longer than the longest is a stepped clock."""
+        left = not_before - now
+        return left if 0 < left <= self.longest_wait else 0
+
+
+@dataclass(frozen=True, slots=True)
+class ThrottleState:
+    """What back-off knows of one user or source."""
+
+    misses: int = 0
+    refused: int = 0
+    last: int = 0
+    not_before: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """Something that was decided or changed, before it becomes a row of the audit log."""
+
+    event: str
+    client: str | None = None
+    user: str | None = None
+    token: str | None = None
+    verdict: Verdict | None = None
+    reason: str | None = None
+    uid: int | None = None
+    pid: int | None = None
+    service: str | None = None
+    rhost: str | None = None
+    detail: dict[str, str | int | bool] | None = None

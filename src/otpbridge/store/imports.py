@@ -1,0 +1,95 @@
+"""Imports: rows are staged as they come and become users and tokens in one transaction, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, exists, func, insert, literal, select
+
+from otpbridge.model import Enforcement, Token
+from otpbridge.store import tables, tokens
+from otpbridge.store.writer import Transaction
+
+
+def stage(transaction: Transaction, import_id: str, rows: Sequence[tuple[int, Token, bytes, bytes]]) -> None:
+    """Put rows aside: (line, token, sealed seed, fingerprint)."""
+    transaction.connection.execute(
+        insert(tables.staged),
+        [
+            {
+                **tokens.columns(token),
+                "import_id": import_id,
+                "line": line,
+                "client": token.client,
+                "name": token.user,
+                "sealed": sealed,
+                "fingerprint": fingerprint,
+            }
+            for line, token, sealed, fingerprint in rows
+        ],
+    )
+
+
+def duplicates(transaction: Transaction, import_id: str, most: int) -> list[tuple[int, str]]:
+    """Staged lines whose seed is a token already, or stands twice in the import, with the reason."""
+    staged, token = tables.staged, tables.token
+    here = staged.c.import_id == import_id
+    stored = transaction.connection.execute(
+        select(staged.c.line)
+        .join(token, token.c.fingerprint == staged.c.fingerprint)
+        .where(here)
+        .order_by(staged.c.line)
+        .limit(most)
+    )
+    found = {row.line: "this key is a token in the store already" for row in stored}
+    other = staged.alias("other")
+    twice = transaction.connection.execute(
+        select(staged.c.line, func.min(other.c.line).label("first"))
+        .join(other, other.c.fingerprint == staged.c.fingerprint)
+        .where(here, other.c.import_id == import_id, other.c.line < staged.c.line)
+        .group_by(staged.c.line)
+        .order_by(staged.c.line)
+        .limit(most)
+    )
+    found |= {row.line: f"this key stands in line {row.first} too" for row in twice}
+    return sorted(found.items())
+
+
+def finish(transaction: Transaction, import_id: str) -> int:
+    """Turn staged rows into users (those that are not there yet) and tokens; returns the number of tokens."""
+    user, token, staged = tables.user, tables.token, tables.staged
+    run = transaction.connection.execute
+    here = staged.c.import_id == import_id
+    run(
+        insert(user).from_select(
+            ["client", "name", "enforcement", "created_at"],
+            select(
+                staged.c.client,
+                staged.c.name,
+                literal(Enforcement.OPTIONAL.value),
+                literal(transaction.now // 1000),
+            )
+            .distinct()
+            .where(here, ~exists().where(user.c.client == staged.c.client, user.c.name == staged.c.name)),
+        )
+    )
+    shared = [column.name for column in staged.c if column.name in token.c]
+    taken = run(
+        insert(token).from_select(
+            [*shared, "user_id", "drift"],
+            select(*(staged.c[name] for name in shared), user.c.id, literal(0))
+            .join(user, (user.c.client == staged.c.client) & (user.c.name == staged.c.name))
+            .where(here)
+            .order_by(staged.c.line),
+        )
+    )
+    drop(transaction, import_id)
+    return taken.rowcount
+
+
+def drop(transaction: Transaction, import_id: str | None = None) -> None:
+    """Forget the staged rows of one import, or of all."""
+    change = delete(tables.staged)
+    if import_id is not None:
+        change = change.where(tables.staged.c.import_id == import_id)
+    transaction.connection.execute(change)

@@ -1,0 +1,175 @@
+"""Settle verifications: back-off, spending and audit of a whole batch in one transaction.
+
+Attempts arrive already judged (the verifiers have compared codes), but nobody is told before the rules here have
+passed on them, in this order and atomically: is anything judged for this user and source now; does the spent moving
+factor still stand; then the miss is counted or the row of misses ends. So of N parallel guesses exactly as many
+count as judged as the limit allows, whatever they were.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Dialect
+
+from otpbridge.model import AuditEvent, Backoff
+from otpbridge.store import statements
+from otpbridge.store.statements import Prepared, json_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """Move a token past the moving factor that was shown: `next` is the lowest that may be spent from now on."""
+
+    seq: int
+    next: int
+    drift: int
+
+
+class Settled(enum.Enum):
+    """What became of an attempt."""
+
+    PASSED = "passed"
+    MISSED = "missed"
+    SPENT = "spent"
+    BLOCKED = "blocked"
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """The outcome of a settlement; `wait` (milliseconds) is how long nothing is judged, when blocked."""
+
+    settled: Settled
+    wait: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """One judged attempt. `passed` says what the verifiers found; `record` gives the audit row for a ruling."""
+
+    subject: str
+    source: str | None
+    passed: bool
+    spends: tuple[Spend, ...]
+    now: int
+    record: Callable[[Ruling], AuditEvent]
+
+
+class Settler:
+    """The prepared statements of one store."""
+
+    def __init__(self, dialect: Dialect, per_subject: Backoff, per_source: Backoff) -> None:
+        self._subject = per_subject
+        self._source = per_source
+        self._throttled = Prepared(statements.throttled(dialect), dialect)
+        self._spend = Prepared(statements.spend(dialect), dialect)
+        self._miss = Prepared(statements.miss(dialect, per_subject), dialect)
+        self._miss_source = Prepared(statements.miss(dialect, per_source), dialect)
+        self._hit = Prepared(statements.hit(dialect), dialect)
+        self._refuse = Prepared(statements.refuse(dialect), dialect)
+
+    def settle(self, cursor: Any, batch: Sequence[Settlement]) -> list[Ruling]:
+        """Pass on a batch, in order, inside the caller's transaction."""
+        rulings: list[Ruling] = []
+        for part in _rounds(batch):
+            rulings += self._round(cursor, part)
+        return rulings
+
+    def _round(self, cursor: Any, part: Sequence[Settlement]) -> list[Ruling]:
+        known = self._not_before(cursor, part)
+        rulings = self._blocked(cursor, part, known)
+        spends = [
+            (spend.seq, spend.next, spend.drift, attempt.now // 1000)
+            for attempt, ruling in zip(part, rulings, strict=True)
+            if ruling is None
+            for spend in attempt.spends
+        ]
+        won: set[int] = set()
+        if spends:
+            won = {seq for (seq,) in self._spend.run(cursor, rows=json_rows(spends)).fetchall()}
+        misses = []
+        for place, attempt in enumerate(part):
+            if rulings[place] is not None:
+                continue
+            if attempt.passed and all(spend.seq in won for spend in attempt.spends):
+                rulings[place] = Ruling(Settled.PASSED)
+                if attempt.subject in known:
+                    self._hit.run(cursor, rows=json_rows([(attempt.subject,)]))
+            else:
+                misses.append(attempt)
+        judged = self._count(cursor, misses) if misses else set()
+        for place, attempt in enumerate(part):
+            if rulings[place] is None:
+                if attempt.subject in judged:
+                    rulings[place] = Ruling(Settled.SPENT if attempt.passed else Settled.MISSED)
+                else:
+                    rulings[place] = Ruling(Settled.BLOCKED, self._subject.first_wait)
+        return [ruling for ruling in rulings if ruling is not None]
+
+    def _not_before(self, cursor: Any, part: Sequence[Settlement]) -> dict[str, int]:
+        """Until when nothing is judged, for those subjects and sources that back-off knows."""
+        keys = {attempt.subject for attempt in part} | {attempt.source for attempt in part if attempt.source}
+        rows = self._throttled.run(cursor, rows=json_rows([(key,) for key in keys])).fetchall()
+        return dict(rows)
+
+    def _blocked(self, cursor: Any, part: Sequence[Settlement], known: dict[str, int]) -> list[Ruling | None]:
+        """A ruling for each attempt that is not judged now, which is counted as refused; None for the others."""
+        rulings: list[Ruling | None] = []
+        if not known:
+            return [None for _ in part]
+        refused = []
+        for attempt in part:
+            waits = {attempt.subject: self._subject.blocked_for(known.get(attempt.subject, 0), attempt.now)}
+            if attempt.source:
+                waits[attempt.source] = self._source.blocked_for(known.get(attempt.source, 0), attempt.now)
+            refused += [(key,) for key, wait in waits.items() if wait]
+            longest = max(waits.values())
+            rulings.append(Ruling(Settled.BLOCKED, longest) if longest else None)
+        for chunk in _distinct(refused):
+            self._refuse.run(cursor, rows=json_rows(chunk))
+        return rulings
+
+    def _count(self, cursor: Any, misses: Sequence[Settlement]) -> set[str]:
+        """Count misses, per source and per subject. Returns the subjects whose attempt was judged."""
+        judged = {attempt.subject for attempt in misses if not attempt.source}
+        for chunk in _distinct([(attempt.source, attempt.now) for attempt in misses if attempt.source]):
+            counted = {row[0] for row in self._miss_source.run(cursor, rows=json_rows(chunk)).fetchall()}
+            judged |= {attempt.subject for attempt in misses if attempt.source in counted}
+        rows = [(attempt.subject, attempt.now) for attempt in misses if attempt.subject in judged]
+        return {row[0] for row in self._miss.run(cursor, rows=json_rows(rows)).fetchall()} if rows else set()
+
+
+def _rounds(batch: Sequence[Settlement]) -> Iterator[list[Settlement]]:
+    """Cut a batch so that within each part no attempt can change what another one meets.
+
+    Two attempts of one subject never share a part. Nor do two of one source, once one of them is a miss.
+    """
+    missing = {attempt.source for attempt in batch if attempt.source and not attempt.passed}
+    part: list[Settlement] = []
+    taken: set[str] = set()
+    for attempt in batch:
+        keys = [attempt.subject]
+        if attempt.source in missing and attempt.source:
+            keys.append(attempt.source)
+        if any(key in taken for key in keys):
+            yield part
+            part, taken = [], set()
+        part.append(attempt)
+        taken.update(keys)
+    if part:
+        yield part
+
+
+def _distinct(rows: Sequence[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+    """Cut rows so that a key stands at most once in each part."""
+    part: dict[Any, tuple[Any, ...]] = {}
+    for row in rows:
+        if row[0] in part:
+            yield list(part.values())
+            part = {}
+        part[row[0]] = row
+    if part:
+        yield list(part.values())

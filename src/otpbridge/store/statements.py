@@ -1,0 +1,227 @@
+"""The statements that decide: each state change of a verification is one conditional statement over many rows.
+
+They are written in SQLAlchemy Core once for SQLite and PostgreSQL, compiled once per store and then run on the bare
+DBAPI cursor, since they are all that a login costs. Rows come in as one JSON parameter; what they return are the
+rows that won.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ColumnElement,
+    Dialect,
+    Executable,
+    FromClause,
+    Integer,
+    LargeBinary,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.types import TypeEngine
+
+from otpbridge.model import Backoff
+from otpbridge.store import tables
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Prepared:
+    """One statement, compiled for one dialect, run on a DBAPI cursor."""
+
+    __slots__ = ("_fixed", "_names", "_positional", "sql")
+
+    def __init__(self, statement: Executable, dialect: Dialect, **fixed: object) -> None:
+        compiled = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
+        assert isinstance(compiled, SQLCompiler)
+        self.sql = str(compiled)
+        self._positional = compiled.positional
+        self._names: Sequence[str] = compiled.positiontup or ()
+        self._fixed: dict[str, Any] = {**compiled.params, **fixed}
+
+    def run(self, cursor: Any, **values: Any) -> Any:
+        """Execute on a cursor; returns the cursor."""
+        everything = self._fixed | values
+        cursor.execute(self.sql, [everything[name] for name in self._names] if self._positional else everything)
+        return cursor
+
+    def run_many(self, cursor: Any, rows: Sequence[Sequence[Any]]) -> None:
+        """Execute once for each row of positional values."""
+        if self._positional:
+            cursor.executemany(self.sql, rows)
+        else:
+            names = list(self._fixed)
+            cursor.executemany(self.sql, [dict(zip(names, row, strict=True)) for row in rows])
+
+
+def json_rows(rows: Sequence[Sequence[Any]]) -> str:
+    """Rows as the one parameter that `_rows` takes apart."""
+    return _encode(rows).decode()
+
+
+def _rows(dialect: Dialect, **columns: TypeEngine[Any]) -> FromClause:
+    """The parameter `rows`, a JSON array of arrays, as a table with these columns."""
+    if dialect.name == "sqlite":
+        each = func.json_each(bindparam("rows", type_=Text)).table_valued("value", name="each")
+        parts = [
+            literal_column(f"json_extract(each.value, '$[{place}]')", kind).label(name)
+            for place, (name, kind) in enumerate(columns.items())
+        ]
+    else:
+        each = func.json_array_elements(cast(bindparam("rows", type_=Text), JSON)).table_valued("value", name="each")
+        parts = [
+            cast(literal_column(f"each.value ->> {place}", Text), kind).label(name)
+            for place, (name, kind) in enumerate(columns.items())
+        ]
+    return select(*parts).select_from(each).subquery("v")
+
+
+def candidate() -> Select[Any]:
+    """A user and the active tokens they have; one row with null tokens if none, no row if no such user."""
+    user, token = tables.user, tables.token
+    return (
+        select(
+            user.c.enforcement,
+            token.c.seq,
+            token.c.id,
+            token.c.kind,
+            token.c.algorithm,
+            token.c.digits,
+            token.c.period,
+            token.c.t0,
+            token.c.moving_factor,
+            token.c.drift,
+            token.c.sealed,
+        )
+        .select_from(user)
+        .outerjoin(token, and_(token.c.user_id == user.c.id, token.c.state == literal_column("'active'")))
+        .where(user.c.client == bindparam("client"), user.c.name == bindparam("name"))
+        .order_by(token.c.seq)
+    )
+
+
+def spend(dialect: Dialect) -> Executable:
+    """Spend moving factors: each at most once, and only of an active token. Returns the tokens that won."""
+    token = tables.token
+    v = _rows(dialect, seq=BigInteger(), next=BigInteger(), drift=Integer(), at=BigInteger())
+    return (
+        update(token)
+        .values(moving_factor=v.c.next, drift=v.c.drift, last_used_at=v.c.at)
+        .where(
+            token.c.seq == v.c.seq,
+            token.c.moving_factor < v.c.next,
+            token.c.state == literal_column("'active'"),
+        )
+        .returning(token.c.seq)
+    )
+
+
+def throttled(dialect: Dialect) -> Select[Any]:
+    """What back-off knows of some keys. Keys that never missed have no row."""
+    t = tables.throttle
+    v = _rows(dialect, key=Text())
+    return select(t.c.key, t.c.not_before).select_from(t).join(v, t.c.key == v.c.key)
+
+
+def miss(dialect: Dialect, rule: Backoff) -> Executable:
+    """Count a wrong code for each key, unless nothing is judged for it now. Returns the keys that were counted."""
+    t = tables.throttle
+    v = _rows(dialect, key=Text(), now=BigInteger())
+    make = sqlite.insert if dialect.name == "sqlite" else postgresql.insert
+    fresh = make(t).from_select(
+        ["key", "misses", "refused", "last", "not_before"],
+        # `WHERE true` keeps SQLite from reading ON CONFLICT as a join condition.
+        select(v.c.key, literal_column("1"), literal_column("0"), v.c.now, v.c.now + rule.wait(1)).where(true()),
+    )
+    now = fresh.excluded.last
+    counted = _remaining(rule, now) + 1
+    return fresh.on_conflict_do_update(
+        index_elements=[t.c.key],
+        set_={"misses": counted, "last": now, "not_before": now + _wait(rule, counted)},
+        where=_open(rule, now),
+    ).returning(t.c.key)
+
+
+def hit(dialect: Dialect) -> Executable:
+    """A right code ends the row of misses."""
+    v = _rows(dialect, key=Text())
+    return delete(tables.throttle).where(tables.throttle.c.key.in_(select(v.c.key)))
+
+
+def refuse(dialect: Dialect) -> Executable:
+    """Count attempts that were turned away unjudged. They do not lengthen the wait."""
+    t = tables.throttle
+    v = _rows(dialect, key=Text())
+    return update(t).values(refused=t.c.refused + 1).where(t.c.key.in_(select(v.c.key)))
+
+
+def head() -> Select[Any]:
+    """The audit log's newest sequence and mac; the row stays locked until the commit."""
+    meta = tables.meta
+    return select(meta.c.number, meta.c.value).where(meta.c.name == literal_column("'audit head'")).with_for_update()
+
+
+def append() -> Executable:
+    """One audit row."""
+    audit = tables.audit
+    return insert(audit).values(
+        sequence=bindparam("s", type_=BigInteger),
+        entry=bindparam("e", type_=Text),
+        mac=bindparam("m", type_=LargeBinary),
+    )
+
+
+def move_head() -> Executable:
+    """Put the audit log's head where it is now."""
+    meta = tables.meta
+    return (
+        update(meta)
+        .values(number=bindparam("s", type_=BigInteger), value=bindparam("m", type_=LargeBinary))
+        .where(meta.c.name == literal_column("'audit head'"))
+    )
+
+
+def _open(rule: Backoff, now: ColumnElement[int]) -> ColumnElement[bool]:
+    """`Backoff.blocked_for(...) == 0` in SQL."""
+    not_before = tables.throttle.c.not_before
+    return or_(not_before <= now, not_before > now + rule.longest_wait)
+
+
+def _remaining(rule: Backoff, now: ColumnElement[int]) -> ColumnElement[int]:
+    """`Backoff.remaining` in SQL."""
+    t = tables.throttle.c
+    elapsed = now - t.last
+    left = t.misses - elapsed // rule.forget
+    return case((elapsed <= 0, t.misses), (left > 0, left), else_=literal_column("0"))
+
+
+def _wait(rule: Backoff, misses: ColumnElement[int]) -> ColumnElement[int]:
+    """`Backoff.wait` in SQL."""
+    doublings = 0
+    while rule.wait(rule.limit + doublings) < rule.longest_wait:
+        doublings += 1
+    beyond = cast(misses - rule.limit, Integer)
+    return case(
+        (misses < rule.limit, literal_column("0")),
+        (misses >= rule.limit + doublings, literal_column(str(rule.longest_wait))),
+        else_=literal_column(str(rule.first_wait), BigInteger).bitwise_lshift(beyond),
+    )

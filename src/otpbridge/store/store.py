@@ -1,0 +1,277 @@
+"""The store as the daemon sees it: candidates to read, settlements and changes to write."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, delete, func, insert, select
+from sqlalchemy.exc import DBAPIError
+
+from otpbridge.errors import StoreError
+from otpbridge.model import (
+    Algorithm,
+    Backoff,
+    Enforcement,
+    Kind,
+    OtpParameters,
+    Secret,
+    State,
+    ThrottleState,
+    Token,
+)
+from otpbridge.store import auditlog, imports, rekey, schema, statements, tables
+from otpbridge.store.auditlog import AuditLog, AuditRow
+from otpbridge.store.engine import StoreLock, begin, open_engine
+from otpbridge.store.settle import Ruling, Settlement, Settler
+from otpbridge.store.statements import Prepared
+from otpbridge.store.tokens import StoredToken
+from otpbridge.store.writer import Transaction, Writer
+from otpbridge.vault.keys import KeyPlace
+from otpbridge.vault.seal import Vault, derive, token_identity
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What a verification needs to know of a user: enforcement (None: not in the store) and active tokens."""
+
+    enforcement: Enforcement | None
+    tokens: tuple[StoredToken, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Sizes, for status."""
+
+    users: int
+    active_tokens: int
+    audit_entries: int
+    audit_anchor: str
+
+
+class Store:
+    """One store, open. `start` it in the event loop that will use it; `close` it there."""
+
+    def __init__(
+        self, engine: Engine, lock: StoreLock, vault: Vault, root: Secret, rules: tuple[Backoff, Backoff]
+    ) -> None:
+        self.engine = engine
+        self.vault = vault
+        self.rules = rules
+        self._lock = lock
+        self._fingerprint_key = derive(root, "fingerprint")
+        self.backup_key = derive(root, "backup")
+        self.audit = AuditLog(engine.dialect, derive(root, "audit"))
+        self._reader = engine.connect()
+        self._candidate = Prepared(statements.candidate(), engine.dialect)
+        self._writer: Writer | None = None
+        self._watchers: set[Callable[[list[AuditRow]], None]] = set()
+
+    @property
+    def url(self) -> str:
+        """Where the store is, without a password."""
+        return self.engine.url.render_as_string(hide_password=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        settler = Settler(self.engine.dialect, *self.rules)
+        self._writer = Writer(self.engine, settler, self.audit, self._tell)
+
+    async def close(self) -> None:
+        """Write what is queued and let go of the store."""
+        if self._writer is not None:
+            await self._writer.close()
+        self._reader.close()
+        self.engine.dispose()
+        self._lock.close()
+
+    # --- verification ---
+
+    def candidate(self, client: str, name: str) -> Candidate:
+        """Look a user up for a verification. Raises StoreError."""
+        try:
+            driver = self._reader.connection.dbapi_connection
+            assert driver is not None
+            rows = self._candidate.run(driver.cursor(), client=client, name=name).fetchall()
+        except Exception as error:
+            if isinstance(error, self.engine.dialect.dbapi.Error):  # type: ignore[union-attr]
+                raise StoreError(f"the store cannot be read: {error}") from None
+            raise
+        if not rows:
+            return Candidate(None, ())
+        tokens = tuple(_active(row, client, name) for row in rows if row[1] is not None)
+        return Candidate(Enforcement(rows[0][0]), tokens)
+
+    def settle(self, settlement: Settlement) -> asyncio.Future[Ruling]:
+        """Settle a judged attempt; the ruling is on disk when it comes. Raises StoreError through the future."""
+        return self._writing.settle(settlement)
+
+    def seed(self, stored: StoredToken) -> Secret:
+        """The seed of a token. Raises SealBrokenError."""
+        if stored.sealed is None:
+            raise StoreError(f"token {stored.token.id} is revoked: its seed is destroyed")
+        return self.vault.open(stored.sealed, token_identity(stored.token))
+
+    # --- changes ---
+
+    def change(self, work: Callable[[Transaction], T], now: int) -> asyncio.Future[T]:
+        """Run a change in the writer's next transaction. Its own errors come through the future."""
+        return self._writing.change(work, now)
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Run a short read. Raises StoreError."""
+        try:
+            return work(self._reader)
+        except DBAPIError as error:
+            raise StoreError(f"the store cannot be read: {error.orig}") from None
+
+    async def read_long(self, work: Callable[[Connection], T]) -> T:
+        """Run a long read in a thread, on a connection of its own. Raises StoreError."""
+
+        def run() -> T:
+            with self.engine.connect() as connection:
+                return work(connection)
+
+        try:
+            return await asyncio.to_thread(run)
+        except DBAPIError as error:
+            raise StoreError(f"the store cannot be read: {error.orig}") from None
+
+    def fingerprint(self, seed: Secret) -> bytes:
+        """What tells whether a seed is in the store already; useless without the store's own secret."""
+        return hmac.digest(self._fingerprint_key.reveal(), seed.reveal(), hashlib.sha256)[:16]
+
+    def throttle(self, key: str) -> ThrottleState:
+        """What back-off knows of a key."""
+        t = tables.throttle
+        row = self.read(lambda connection: connection.execute(select(t).where(t.c.key == key)).one_or_none())
+        return ThrottleState() if row is None else ThrottleState(row.misses, row.refused, row.last, row.not_before)
+
+    def tidy(self, transaction: Transaction) -> None:
+        """Forget back-off rows that count nothing any more."""
+        t = tables.throttle
+        for rule, prefix in zip(self.rules, ("user/", "source/"), strict=True):
+            old = transaction.now - rule.longest_wait - rule.forget * (rule.limit + 20)
+            transaction.connection.execute(delete(t).where(t.c.last < old, t.c.key.startswith(prefix)))
+        transaction.connection.execute(
+            delete(t).where(t.c.last < transaction.now - 86_400_000, t.c.key.startswith("token/"))
+        )
+
+    # --- status and audit ---
+
+    def counts(self, connection: Connection) -> Counts:
+        """Sizes of the store."""
+        entries, head = auditlog.anchor(connection)
+        users = connection.execute(select(func.count()).select_from(tables.user)).scalar_one()
+        active = connection.execute(
+            select(func.count()).select_from(tables.token).where(tables.token.c.state == State.ACTIVE)
+        ).scalar_one()
+        return Counts(users, active, entries, head)
+
+    def watch(self, watcher: Callable[[list[AuditRow]], None]) -> Callable[[], None]:
+        """Hear of audit rows once they are on disk; returns what ends it."""
+        self._watchers.add(watcher)
+        return lambda: self._watchers.discard(watcher)
+
+    def _tell(self, rows: list[AuditRow]) -> None:
+        for watcher in tuple(self._watchers):
+            watcher(rows)
+
+    @property
+    def _writing(self) -> Writer:
+        if self._writer is None:
+            raise StoreError("the store is not started")
+        return self._writer
+
+
+def open_store(
+    url: str | None,
+    state_dir: Path,
+    keys: KeyPlace,
+    random: Callable[[int], bytes],
+    rules: tuple[Backoff, Backoff],
+) -> Store:
+    """Open the store, making it (and its key) if there is none.
+
+    Raises StoreError, StoreBusyError, ConfigError, and of the key: KeyMissingError, KeyUnsafeError, SealBrokenError.
+    """
+    prepare_folder(state_dir)
+    lock = StoreLock(state_dir)
+    try:
+        engine = open_engine(url, state_dir)
+        try:
+            with engine.connect() as connection:
+                fresh = schema.version(connection) is None
+                keyring = keys.create(random) if fresh and not keys.exists() else keys.load()
+                vault = Vault(keyring, random)
+                schema.migrate(connection)
+                root = _root(engine, connection, vault, random)
+        except DBAPIError as error:
+            raise StoreError(f"{engine.url.render_as_string()}: cannot be opened: {error.orig}") from None
+        return Store(engine, lock, vault, root, rules)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make a private folder, or check one. Raises StoreError."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        about = folder.stat()
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be made or read: {error.strerror}. Give another --state-dir") from None
+    if not stat.S_ISDIR(about.st_mode) or not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreError(
+            f"{folder}: is not a folder that uid {os.geteuid()} can write. chown it, or give --state-dir"
+        )
+    if about.st_mode & 0o022:
+        raise StoreError(f"{folder}: others can write here (mode {stat.S_IMODE(about.st_mode):04o}); chmod 0700 it")
+
+
+def _root(engine: Engine, connection: Connection, vault: Vault, random: Callable[[int], bytes]) -> Secret:
+    """The store's own secret; made in a store that has no data yet."""
+    found = rekey.root(connection, vault)
+    connection.exec_driver_sql(begin(engine))
+    try:
+        if found is None:
+            if connection.execute(select(tables.user.c.id).limit(1)).first() is not None:
+                raise StoreError("the store has users but has lost its own secret; restore a backup")
+            found = Secret(random(32))
+            connection.execute(
+                insert(tables.meta),
+                [
+                    {"name": rekey.ROOT, "number": 1, "value": vault.seal(found, rekey.ROOT_IDENTITY)},
+                    {"name": auditlog.HEAD, "number": 0, "value": auditlog.GENESIS},
+                ],
+            )
+        imports.drop(Transaction(connection, 0))
+        connection.exec_driver_sql("COMMIT")
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK")
+        raise
+    return found
+
+
+def _active(row: Any, client: str, name: str) -> StoredToken:
+    _, seq, token_id, kind, algorithm, digits, period, t0, moving_factor, drift, sealed = row
+    token = Token(
+        id=token_id,
+        user=name,
+        client=client,
+        kind=Kind(kind),
+        state=State.ACTIVE,
+        parameters=OtpParameters(Algorithm(algorithm), digits, period, t0),
+        moving_factor=moving_factor,
+        drift=drift,
+    )
+    return StoredToken(token, seq, sealed)

@@ -1,0 +1,126 @@
+"""The tables. Migrations make them; a test holds the two equal."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+Number = BigInteger().with_variant(Integer, "sqlite")
+"""64 bits; on SQLite the type name that makes a primary key the row id."""
+
+user = Table(
+    "user",
+    metadata,
+    Column("id", Number, primary_key=True),
+    Column("client", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("enforcement", Text, nullable=False),
+    Column("created_at", Number, nullable=False),
+    UniqueConstraint("client", "name"),
+    CheckConstraint("enforcement IN ('required', 'optional')", name="enforcement"),
+)
+
+token = Table(
+    "token",
+    metadata,
+    Column("seq", Number, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("user_id", Number, ForeignKey("user.id", ondelete="CASCADE"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("algorithm", Text, nullable=False),
+    Column("digits", Integer, nullable=False),
+    Column("period", Integer, nullable=False),
+    Column("t0", Number, nullable=False),
+    Column("moving_factor", Number, nullable=False),
+    Column("drift", Integer, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("issuer", Text, nullable=False),
+    Column("sealed", LargeBinary),
+    Column("fingerprint", LargeBinary),
+    Column("created_at", Number, nullable=False),
+    Column("expires_at", Number),
+    Column("confirmed_at", Number),
+    Column("last_used_at", Number),
+    CheckConstraint("state IN ('pending', 'active', 'disabled', 'revoked')", name="state"),
+    CheckConstraint("(state = 'revoked') = (sealed IS NULL)", name="sealed"),
+    Index(None, "user_id"),
+    # One seed is one token: a seed that came in twice would be accepted twice.
+    Index("uq_token_fingerprint", "fingerprint", unique=True),
+)
+
+# What back-off counts, by `user/CLIENT/NAME`, `source/RHOST` or `token/ID`. Times in Unix milliseconds.
+throttle = Table(
+    "throttle",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("misses", Integer, nullable=False),
+    Column("refused", Integer, nullable=False),
+    Column("last", Number, nullable=False),
+    Column("not_before", Number, nullable=False),
+    Index(None, "last"),
+)
+
+# Append-only. `entry` is the JSON text that `mac` covers, together with the sequence and the mac before it.
+audit = Table(
+    "audit",
+    metadata,
+    Column("sequence", Number, primary_key=True, autoincrement=False),
+    Column("entry", Text, nullable=False),
+    Column("mac", LargeBinary, nullable=False),
+)
+
+# Small things there is one of: the sealed store secret, the audit log's head.
+meta = Table(
+    "meta",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("number", Number, nullable=False),
+    Column("value", LargeBinary, nullable=False),
+)
+
+# Rows of an import that is still being sent; nothing reads them before its last call.
+staged = Table(
+    "staged",
+    metadata,
+    Column("import_id", Text, primary_key=True),
+    Column("line", Integer, primary_key=True, autoincrement=False),
+    Column("client", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("algorithm", Text, nullable=False),
+    Column("digits", Integer, nullable=False),
+    Column("period", Integer, nullable=False),
+    Column("t0", Number, nullable=False),
+    Column("moving_factor", Number, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("issuer", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("created_at", Number, nullable=False),
+    Column("expires_at", Number),
+    Column("confirmed_at", Number),
+)

@@ -1,0 +1,256 @@
+"""Tokens in the store. Every change of state is one statement that says which state it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, and_, delete, insert, or_, select, update
+
+from otpbridge.errors import ConflictError, NotFoundError
+from otpbridge.model import Algorithm, Kind, OtpParameters, State, Token
+from otpbridge.store import tables
+from otpbridge.store.writer import Transaction
+
+
+class WrongStateError(ConflictError):
+    """The token is not in the state that the change needs."""
+
+    def __init__(self, token: str, state: State) -> None:
+        self.token = token
+        self.state = state
+        super().__init__(f"token {token} is {state}")
+
+
+class SpentError(ConflictError):
+    """The code was spent before, or an older one than the last spent."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredToken:
+    """A token as it lies in the store: `seq` is its row, `sealed` its seed (None once revoked)."""
+
+    token: Token
+    seq: int
+    sealed: bytes | None
+
+
+def columns(token: Token) -> dict[str, Any]:
+    """A token's own columns, without user, seed and fingerprint."""
+    parameters = token.parameters
+    return {
+        "id": token.id,
+        "kind": token.kind,
+        "state": token.state,
+        "algorithm": parameters.algorithm,
+        "digits": parameters.digits,
+        "period": parameters.period,
+        "t0": parameters.t0,
+        "moving_factor": token.moving_factor,
+        "label": token.label,
+        "issuer": token.issuer,
+        "created_at": token.created_at,
+        "expires_at": token.expires_at,
+        "confirmed_at": token.confirmed_at,
+    }
+
+
+def add(transaction: Transaction, token: Token, sealed: bytes, fingerprint: bytes) -> list[str]:
+    """Add a pending token of a user who is there. Pending ones of the same kind go; returns their ids."""
+    user, table = tables.user, tables.token
+    owner = select(user.c.id).where(user.c.client == token.client, user.c.name == token.user).scalar_subquery()
+    older = transaction.connection.execute(
+        delete(table)
+        .where(table.c.user_id == owner, table.c.kind == token.kind, table.c.state == State.PENDING)
+        .returning(table.c.id)
+    ).all()
+    transaction.connection.execute(
+        insert(table).values(
+            **columns(token), user_id=owner, drift=token.drift, sealed=sealed, fingerprint=fingerprint
+        )
+    )
+    return [row.id for row in older]
+
+
+def find(connection: Connection, token_id: str) -> StoredToken:
+    """The token with this id. Raises NotFoundError."""
+    row = connection.execute(_query().where(tables.token.c.id == token_id)).one_or_none()
+    if row is None:
+        raise NotFoundError(f"there is no token {token_id}")
+    return _stored(row)
+
+
+def of_user(connection: Connection, client: str, name: str, *, revoked: bool = False) -> list[StoredToken]:
+    """The tokens of one user, oldest first."""
+    query = _query().where(tables.user.c.client == client, tables.user.c.name == name).order_by(tables.token.c.seq)
+    if not revoked:
+        query = query.where(tables.token.c.state != State.REVOKED)
+    return [_stored(row) for row in connection.execute(query)]
+
+
+def page(
+    connection: Connection, client: str | None, after: tuple[str, str, int] | None, most: int, *, revoked: bool
+) -> list[StoredToken]:
+    """The next tokens in order of client, user and age, after the given (client, user, seq)."""
+    user, token = tables.user, tables.token
+    query = _query().order_by(user.c.client, user.c.name, token.c.seq).limit(most)
+    if client is not None:
+        query = query.where(user.c.client == client)
+    if not revoked:
+        query = query.where(token.c.state != State.REVOKED)
+    if after is not None:
+        query = query.where(
+            or_(
+                user.c.client > after[0],
+                and_(user.c.client == after[0], user.c.name > after[1]),
+                and_(user.c.client == after[0], user.c.name == after[1], token.c.seq > after[2]),
+            )
+        )
+    return [_stored(row) for row in connection.execute(query)]
+
+
+def confirm(transaction: Transaction, token_id: str, spent: int, drift: int) -> list[str]:
+    """Make a pending token active, its code spent; the active ones it takes over from are revoked.
+
+    It takes over from tokens of the same user, kind and label. `spent` is the moving factor of the code. Returns
+    the ids of the revoked ones. Raises NotFoundError or WrongStateError.
+    """
+    table = tables.token
+    now = transaction.now // 1000
+    changed = transaction.connection.execute(
+        update(table)
+        .values(
+            state=State.ACTIVE,
+            moving_factor=spent + 1,
+            drift=drift,
+            confirmed_at=now,
+            last_used_at=now,
+            expires_at=None,
+        )
+        .where(
+            table.c.id == token_id,
+            table.c.state == State.PENDING,
+            table.c.expires_at > now,
+            table.c.moving_factor <= spent,
+        )
+        .returning(table.c.user_id, table.c.kind, table.c.label)
+    ).one_or_none()
+    if changed is None:
+        stored = find(transaction.connection, token_id)
+        if stored.token.state is State.PENDING:
+            raise NotFoundError(f"token {token_id} waited too long for its code and is gone; enrol again")
+        raise WrongStateError(token_id, stored.token.state)
+    replaced = transaction.connection.execute(
+        update(table)
+        .values(state=State.REVOKED, sealed=None, fingerprint=None)
+        .where(
+            table.c.user_id == changed.user_id,
+            table.c.kind == changed.kind,
+            table.c.label == changed.label,
+            table.c.state.in_([State.ACTIVE, State.DISABLED]),
+            table.c.id != token_id,
+        )
+        .returning(table.c.id)
+    ).all()
+    return [row.id for row in replaced]
+
+
+def change_state(transaction: Transaction, token_id: str, sources: Collection[State], target: State) -> None:
+    """Change a token's state from one of `sources`. Raises NotFoundError or WrongStateError."""
+    table = tables.token
+    values: dict[str, Any] = {"state": target}
+    if target is State.REVOKED:
+        values |= {"sealed": None, "fingerprint": None, "expires_at": None}
+    changed = transaction.connection.execute(
+        update(table)
+        .values(**values)
+        .where(table.c.id == token_id, table.c.state.in_(sources))
+        .returning(table.c.seq)
+    ).all()
+    if not changed:
+        raise WrongStateError(token_id, find(transaction.connection, token_id).token.state)
+
+
+def discard(transaction: Transaction, token_id: str) -> None:
+    """Delete a pending token. Raises NotFoundError or WrongStateError."""
+    table = tables.token
+    gone = transaction.connection.execute(
+        delete(table).where(table.c.id == token_id, table.c.state == State.PENDING).returning(table.c.seq)
+    ).all()
+    if not gone:
+        raise WrongStateError(token_id, find(transaction.connection, token_id).token.state)
+
+
+def expire(transaction: Transaction) -> list[tuple[str, str, str]]:
+    """Delete pending tokens whose time is up; returns (id, client, user) of each."""
+    user, table = tables.user, tables.token
+    due = transaction.connection.execute(
+        select(table.c.id, user.c.client, user.c.name)
+        .join(user, user.c.id == table.c.user_id)
+        .where(table.c.state == State.PENDING, table.c.expires_at <= transaction.now // 1000)
+    ).all()
+    for row in due:
+        transaction.connection.execute(delete(table).where(table.c.id == row.id, table.c.state == State.PENDING))
+    return [(row.id, row.client, row.name) for row in due]
+
+
+def revoke_all(transaction: Transaction, client: str, name: str) -> list[str]:
+    """Revoke every token of a user, pending ones too. Returns their ids."""
+    user, table = tables.user, tables.token
+    owner = select(user.c.id).where(user.c.client == client, user.c.name == name).scalar_subquery()
+    rows = transaction.connection.execute(
+        update(table)
+        .values(state=State.REVOKED, sealed=None, fingerprint=None, expires_at=None)
+        .where(table.c.user_id == owner, table.c.state != State.REVOKED)
+        .returning(table.c.id)
+    ).all()
+    return [row.id for row in rows]
+
+
+def resynchronise(transaction: Transaction, token_id: str, spent: int, drift: int) -> None:
+    """Put an active or disabled token past the second of two consecutive codes.
+
+    Raises SpentError where that one was spent meanwhile, NotFoundError or WrongStateError.
+    """
+    table = tables.token
+    changed = transaction.connection.execute(
+        update(table)
+        .values(moving_factor=spent + 1, drift=drift, last_used_at=transaction.now // 1000)
+        .where(
+            table.c.id == token_id,
+            table.c.state.in_([State.ACTIVE, State.DISABLED]),
+            table.c.moving_factor <= spent,
+        )
+        .returning(table.c.seq)
+    ).all()
+    if not changed:
+        state = find(transaction.connection, token_id).token.state
+        if state in {State.ACTIVE, State.DISABLED}:
+            raise SpentError(f"token {token_id}: these codes were spent before; use two newer ones")
+        raise WrongStateError(token_id, state)
+
+
+def _query() -> Select[Any]:
+    user, token = tables.user, tables.token
+    return select(token, user.c.client, user.c.name).join(user, user.c.id == token.c.user_id)
+
+
+def _stored(row: Row[Any]) -> StoredToken:
+    token = Token(
+        id=row.id,
+        user=row.name,
+        client=row.client,
+        kind=Kind(row.kind),
+        state=State(row.state),
+        parameters=OtpParameters(Algorithm(row.algorithm), row.digits, row.period, row.t0),
+        moving_factor=row.moving_factor,
+        drift=row.drift,
+        label=row.label,
+        issuer=row.issuer,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        confirmed_at=row.confirmed_at,
+        last_used_at=row.last_used_at,
+    )
+    return StoredToken(token, row.seq, None if row.sealed is None else bytes(row.sealed))

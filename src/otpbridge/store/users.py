@@ -1,0 +1,167 @@
+"""Users in the store. Functions that change take the transaction of the writer; those that read, a connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, literal_column, or_, select, update
+
+from otpbridge.errors import ConflictError, NotFoundError
+from otpbridge.model import Enforcement, State, ThrottleState, User
+from otpbridge.store import tables
+from otpbridge.store.writer import Transaction
+
+
+class NotConfirmedError(ConflictError):
+    """`required` is refused while the user has no active token."""
+
+
+class UserExistsError(ConflictError):
+    """There is such a user already."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserState:
+    """A user with what an admin wants to see beside the name."""
+
+    user: User
+    active_tokens: int
+    throttle: ThrottleState
+
+
+def subject_key(client: str, name: str) -> str:
+    """What back-off counts a user under, whether or not the user is in the store."""
+    return f"user/{client}/{name}"
+
+
+def source_key(rhost: str) -> str:
+    """What back-off counts a source under."""
+    return f"source/{rhost}"
+
+
+def token_key(token_id: str) -> str:
+    """What back-off counts the confirmation of a pending token under."""
+    return f"token/{token_id}"
+
+
+def add(transaction: Transaction, client: str, name: str) -> None:
+    """Add a user, optional and without tokens. Raises UserExistsError."""
+    if find(transaction.connection, client, name) is not None:
+        raise UserExistsError(f"user {name} of client {client} exists already")
+    transaction.connection.execute(
+        insert(tables.user).values(
+            client=client, name=name, enforcement=Enforcement.OPTIONAL, created_at=transaction.now // 1000
+        )
+    )
+
+
+def ensure(transaction: Transaction, client: str, name: str) -> bool:
+    """Add a user who is not there yet; says whether one was added."""
+    if find(transaction.connection, client, name) is not None:
+        return False
+    add(transaction, client, name)
+    return True
+
+
+def find(connection: Connection, client: str, name: str) -> User | None:
+    """The user of that name."""
+    user = tables.user
+    row = connection.execute(
+        select(user.c.enforcement, user.c.created_at).where(user.c.client == client, user.c.name == name)
+    ).one_or_none()
+    return None if row is None else User(name, client, Enforcement(row.enforcement), row.created_at)
+
+
+def state(connection: Connection, client: str, name: str) -> UserState:
+    """A user with counts. Raises NotFoundError."""
+    found = page(connection, client, None, 1, name=name)
+    if not found:
+        raise _missing(client, name)
+    return found[0]
+
+
+def page(
+    connection: Connection, client: str | None, after: tuple[str, str] | None, most: int, *, name: str | None = None
+) -> list[UserState]:
+    """The next users in order of client and name, after the given pair, `most` at most."""
+    user, token, throttle = tables.user, tables.token, tables.throttle
+    active = (
+        select(func.count())
+        .where(token.c.user_id == user.c.id, token.c.state == State.ACTIVE)
+        .scalar_subquery()
+        .label("active")
+    )
+    key: ColumnElement[str] = literal_column("'user/'") + user.c.client + literal_column("'/'") + user.c.name
+    query = (
+        select(
+            user.c.client,
+            user.c.name,
+            user.c.enforcement,
+            user.c.created_at,
+            active,
+            throttle.c.misses,
+            throttle.c.refused,
+            throttle.c.last,
+            throttle.c.not_before,
+        )
+        .select_from(user)
+        .outerjoin(throttle, throttle.c.key == key)
+        .order_by(user.c.client, user.c.name)
+        .limit(most)
+    )
+    if client is not None:
+        query = query.where(user.c.client == client)
+    if name is not None:
+        query = query.where(user.c.name == name)
+    if after is not None:
+        query = query.where(or_(user.c.client > after[0], and_(user.c.client == after[0], user.c.name > after[1])))
+    return [
+        UserState(
+            User(row.name, row.client, Enforcement(row.enforcement), row.created_at),
+            row.active,
+            ThrottleState(row.misses or 0, row.refused or 0, row.last or 0, row.not_before or 0),
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def remove(transaction: Transaction, client: str, name: str) -> None:
+    """Delete a user with tokens and back-off. Raises NotFoundError."""
+    user = tables.user
+    gone = transaction.connection.execute(
+        delete(user).where(user.c.client == client, user.c.name == name).returning(user.c.id)
+    ).all()
+    if not gone:
+        raise _missing(client, name)
+    forget(transaction, client, name)
+
+
+def enforce(
+    transaction: Transaction, client: str, name: str, enforcement: Enforcement, *, force: bool = False
+) -> None:
+    """Set a user's enforcement: one statement, so that no token can vanish between check and change.
+
+    Raises NotFoundError, or NotConfirmedError for `required` without an active token (unless forced).
+    """
+    user, token = tables.user, tables.token
+    change = update(user).values(enforcement=enforcement).where(user.c.client == client, user.c.name == name)
+    if enforcement is Enforcement.REQUIRED and not force:
+        change = change.where(
+            select(token.c.seq).where(token.c.user_id == user.c.id, token.c.state == State.ACTIVE).exists()
+        )
+    if not transaction.connection.execute(change.returning(user.c.id)).all():
+        if find(transaction.connection, client, name) is None:
+            raise _missing(client, name)
+        raise NotConfirmedError(
+            f"user {name} has no confirmed token: a code must have proven one before it can be required"
+        )
+
+
+def forget(transaction: Transaction, client: str, name: str) -> None:
+    """Forget a user's back-off."""
+    throttle = tables.throttle
+    transaction.connection.execute(delete(throttle).where(throttle.c.key == subject_key(client, name)))
+
+
+def _missing(client: str, name: str) -> NotFoundError:
+    return NotFoundError(f"there is no user {name} of client {client}")

@@ -1,0 +1,199 @@
+"""The one thread that writes: it commits what has gathered while the last commit was on its way to the disk.
+
+Jobs are settled or changed in the order they came, all of a batch in one transaction. Nobody hears of an outcome
+before the commit has returned. A change that does not fit is rolled back alone; when the database itself fails, the
+whole batch fails and nothing of it has happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from otpbridge.errors import OtpBridgeError, StoreError
+from otpbridge.model import AuditEvent
+from otpbridge.store.auditlog import AuditLog, AuditRow
+from otpbridge.store.engine import begin
+from otpbridge.store.settle import Ruling, Settlement, Settler
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LARGEST_BATCH = 512
+
+
+class Transaction:
+    """What a change sees: the connection, the time (Unix milliseconds), and a place for its audit events."""
+
+    __slots__ = ("connection", "events", "now")
+
+    def __init__(self, connection: Connection, now: int) -> None:
+        self.connection = connection
+        self.now = now
+        self.events: list[tuple[int, AuditEvent]] = []
+
+    def audit(self, event: AuditEvent) -> None:
+        """Note an event; it becomes an audit row in the same transaction."""
+        self.events.append((self.now, event))
+
+
+@dataclass(slots=True)
+class _Job:
+    work: Settlement | Callable[[Transaction], Any]
+    now: int
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: Exception | None = None
+
+
+class Writer:
+    """Owns the writing connection. Use it from the event loop that made it."""
+
+    def __init__(
+        self, engine: Engine, settler: Settler, audit: AuditLog, committed: Callable[[list[AuditRow]], None]
+    ) -> None:
+        self._engine = engine
+        self._settler = settler
+        self._audit = audit
+        self._committed = committed
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._connection = engine.connect()
+        self._begin = begin(engine)
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread.start()
+
+    def settle(self, settlement: Settlement) -> asyncio.Future[Ruling]:
+        """Queue a judged attempt; the ruling comes once it is on disk. Raises StoreError through the future."""
+        return self._put(settlement, settlement.now)
+
+    def change(self, work: Callable[[Transaction], T], now: int) -> asyncio.Future[T]:
+        """Queue a change. What it raises of our own errors comes through the future, and nothing has changed."""
+        return self._put(work, now)
+
+    async def close(self) -> None:
+        """Write what is queued, then stop."""
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self._connection.close()
+
+    def _put(self, work: Settlement | Callable[[Transaction], Any], now: int) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._queue.put(_Job(work, now, future))
+        return future
+
+    def _run(self) -> None:
+        while True:
+            job = self._queue.get()
+            batch: list[_Job] = []
+            while job is not None:
+                batch.append(job)
+                if len(batch) == LARGEST_BATCH:
+                    break
+                try:
+                    job = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            if batch:
+                rows = self._write(batch)
+                self._loop.call_soon_threadsafe(self._deliver, batch, rows)
+            if job is None:
+                return
+
+    def _write(self, batch: list[_Job]) -> list[AuditRow]:
+        rows: list[AuditRow] = []
+        try:
+            cursor = self._cursor()
+            cursor.execute(self._begin)
+            try:
+                for settling, jobs in groupby(batch, lambda job: isinstance(job.work, Settlement)):
+                    if settling:
+                        rows += self._settle(cursor, list(jobs))
+                    else:
+                        for job in jobs:
+                            rows += self._change(cursor, job)
+                cursor.execute("COMMIT")
+            except BaseException:
+                self._roll_back(cursor)
+                raise
+        except Exception as error:  # noqa: BLE001 - whatever the database does, every caller gets a refusal
+            # Without a traceback: its frames hold parameters.
+            log.error(  # noqa: TRY400
+                "store: %d writes failed and were rolled back: %s", len(batch), _brief(error)
+            )
+            failure = StoreError(f"the store could not be written: {_brief(error)}")
+            for job in batch:
+                job.error = failure
+            return []
+        return rows
+
+    def _settle(self, cursor: Any, jobs: Sequence[_Job]) -> list[AuditRow]:
+        settlements = [job.work for job in jobs if isinstance(job.work, Settlement)]
+        rulings = self._settler.settle(cursor, settlements)
+        events = []
+        for job, settlement, ruling in zip(jobs, settlements, rulings, strict=True):
+            job.result = ruling
+            events.append((settlement.now, settlement.record(ruling)))
+        return self._audit.append(cursor, events)
+
+    def _change(self, cursor: Any, job: _Job) -> list[AuditRow]:
+        assert not isinstance(job.work, Settlement)
+        transaction = Transaction(self._connection, job.now)
+        cursor.execute("SAVEPOINT change")
+        try:
+            job.result = job.work(transaction)
+            rows = self._audit.append(cursor, transaction.events) if transaction.events else []
+        except Exception as error:  # noqa: BLE001 - one change that fails must not take the others with it
+            # Where the database has given up the whole transaction this fails too, and so does the batch.
+            cursor.execute("ROLLBACK TO SAVEPOINT change")
+            rows = []
+            if isinstance(error, OtpBridgeError):
+                job.error = error
+            else:
+                log.error("store: a change failed and was rolled back: %s", _brief(error))  # noqa: TRY400
+                job.error = StoreError(f"the store refused a change: {_brief(error)}")
+        cursor.execute("RELEASE SAVEPOINT change")
+        return rows
+
+    def _cursor(self) -> Any:
+        """A bare cursor of the writing connection, which is opened again if the database had gone away."""
+        if self._connection.closed or self._connection.invalidated:
+            self._connection.close()
+            self._connection = self._engine.connect()
+        driver = self._connection.connection.dbapi_connection
+        assert driver is not None
+        return driver.cursor()
+
+    def _roll_back(self, cursor: Any) -> None:
+        try:
+            cursor.execute("ROLLBACK")
+        except Exception as error:  # noqa: BLE001 - the connection is gone; the next batch opens another
+            log.warning("store: roll-back failed, connecting again: %s", _brief(error))
+            self._connection.invalidate()
+
+    def _deliver(self, batch: list[_Job], rows: list[AuditRow]) -> None:
+        for job in batch:
+            if job.future.done():
+                continue
+            if job.error is not None:
+                job.future.set_exception(job.error)
+            else:
+                job.future.set_result(job.result)
+        if rows:
+            self._committed(rows)
+
+
+def _brief(error: BaseException) -> str:
+    """An error's own words, without the statement and parameters that SQLAlchemy adds."""
+    inner = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return f"{type(inner).__name__}: {inner}".splitlines()[0]
