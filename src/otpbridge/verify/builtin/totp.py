@@ -1,0 +1,39 @@
+"""Judge time-based one-time passwords (RFC 6238)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from otpbridge.model import Kind, Prompt, Verdict
+from otpbridge.otp.drift import learn
+from otpbridge.otp.totp import time_step
+from otpbridge.otp.window import around, match
+from otpbridge.verify.api import Attempt
+
+PROMPT = Prompt("Verification code: ")
+
+
+@dataclass(frozen=True, slots=True)
+class Totp:
+    """Accepts the code of a time step at most `reach` away from where the authenticator is expected.
+
+    `bound` is the largest drift, in time steps, that is learnt from one success to the next.
+    """
+
+    name: ClassVar[str] = "totp"
+    reach: int
+    bound: int
+
+    async def verify(self, attempt: Attempt) -> Verdict:
+        """Compare the response with the codes of every TOTP token of the user."""
+        code = await attempt.ask(PROMPT)
+        for token in attempt.tokens(Kind.TOTP):
+            expected = time_step(attempt.now, token.parameters) + token.drift
+            seed = attempt.seed(token).reveal()
+            step = match(seed, code, token.parameters, around(expected, self.reach))
+            if step is not None:
+                drift = learn(token.drift, step - expected, self.bound)
+                if await attempt.advance(token, step, drift):
+                    return Verdict.SUCCESS
+        return Verdict.AUTH_ERR
