@@ -1,0 +1,369 @@
+#include "verify.h"
+
+#include "converse.h"
+#include "reply.h"
+#include "varlink.h"
+
+#include <security/pam_ext.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+
+enum {
+    CONTEXT_MAX = 256,   /* bytes of a context field */
+    STEPS_MAX = 16,      /* rounds of prompts in one conversation */
+    STREAMED_MAX = 64,   /* replies to one call that only carry notices */
+    WHOLE = VARLINK_FRAME_MAX
+};
+
+static const char forward_prompt[] = "Password & verification code: ";
+
+struct verify {
+    pam_handle_t *pamh;
+    const struct options *options;
+    const char *user;
+    bool silent;
+    bool asked;        /* the person was asked something */
+    const char *given; /* the answer to the next prompt, from an earlier module; or NULL */
+    char password[CONVERSE_ANSWER_MAX + 1]; /* what stands before the code with forward_pass */
+    struct reply reply;
+    struct varlink link;
+};
+
+static void debug_state(const struct verify *verify, const char *state, size_t count)
+{
+    if (verify->options->debug)
+        pam_syslog(verify->pamh, LOG_DEBUG, "%s (%zu)", state, count);
+}
+
+static int unavailable(const struct verify *verify, enum varlink_fault fault)
+{
+    pam_syslog(verify->pamh, LOG_ERR, "%s: %s", verify->options->socket, varlink_explain(fault));
+    return PAM_AUTHINFO_UNAVAIL;
+}
+
+/* A Varlink error: the daemon could not judge. Its name is not printed; what it means is. */
+static int not_judged(const struct verify *verify)
+{
+    const char *why = "the daemon answered with an error: see its log";
+
+    switch (verify->reply.error) {
+    case REPLY_PERMISSION_DENIED:
+        pam_syslog(verify->pamh, LOG_ERR, "the daemon does not let this process's user ask about that user");
+        return PAM_PERM_DENIED;
+    case REPLY_UNKNOWN_STACK:
+        why = "the daemon has no such stack: correct stack=, or add it to otpbridge.toml";
+        break;
+    case REPLY_BUSY:
+        why = "the daemon has too many calls in flight from this process's user";
+        break;
+    case REPLY_NO_SUCH_SESSION:
+        why = "the conversation was given up by the daemon: was the answer too late?";
+        break;
+    case REPLY_OTHER_INTERFACE:
+        why = "the daemon does not understand the call: are daemon and module of the same release?";
+        break;
+    case REPLY_NO_ERROR:
+    case REPLY_OTHER_ERROR:
+        break;
+    }
+    pam_syslog(verify->pamh, LOG_ERR, "%s: %s", verify->options->socket, why);
+    return PAM_AUTHINFO_UNAVAIL;
+}
+
+static void show_notices(const struct verify *verify, bool errors_only)
+{
+    const struct reply *reply = &verify->reply;
+
+    for (size_t i = 0; i < reply->notice_count && !verify->silent; i++)
+        if (!errors_only || reply->notices[i].style == NOTICE_ERROR)
+            converse_notify(verify->pamh, &reply->notices[i]);
+}
+
+/* Reads replies until the last one of the call; notices that stream before it are shown as they come. */
+static enum varlink_fault read_replies(struct verify *verify, enum reply_shape shape)
+{
+    for (int streamed = 0; streamed < STREAMED_MAX; streamed++) {
+        const char *text;
+        size_t length;
+        enum varlink_fault fault = varlink_receive(&verify->link, &text, &length);
+
+        if (fault != VARLINK_OK)
+            return fault;
+        debug_state(verify, "received bytes", length);
+        if (!reply_read(&verify->reply, shape, text, length))
+            return VARLINK_NONSENSE;
+        if (verify->reply.error != REPLY_NO_ERROR || !verify->reply.continues)
+            return VARLINK_OK;
+        varlink_stop_clock(&verify->link);
+        show_notices(verify, false);
+        varlink_start_clock(&verify->link);
+    }
+    return VARLINK_NONSENSE;
+}
+
+/* Sends the call that was written and reads its replies. PAM_SUCCESS: verify->reply is the last, and no error. */
+static int exchange(struct verify *verify, enum reply_shape shape)
+{
+    enum varlink_fault fault;
+
+    varlink_start_clock(&verify->link);
+    fault = varlink_send(&verify->link);
+    if (fault == VARLINK_OK)
+        fault = read_replies(verify, shape);
+    varlink_stop_clock(&verify->link);
+    if (fault != VARLINK_OK)
+        return unavailable(verify, fault);
+    return verify->reply.error == REPLY_NO_ERROR ? PAM_SUCCESS : not_judged(verify);
+}
+
+static void write_item(struct json_writer *call, const char *name, const char *value, size_t limit)
+{
+    json_write(call, ",\"");
+    json_write(call, name);
+    json_write(call, "\":");
+    json_write_string(call, value, limit);
+}
+
+/* What PAM knows of the attempt, all of it untrusted text; what is not known is left out. */
+static void write_context(const struct verify *verify, struct json_writer *call)
+{
+    static const struct {
+        const char *name;
+        int item;
+    } items[] = {{"rhost", PAM_RHOST}, {"tty", PAM_TTY}, {"ruser", PAM_RUSER}};
+    const void *value = NULL;
+
+    if (pam_get_item(verify->pamh, PAM_SERVICE, &value) != PAM_SUCCESS || value == NULL)
+        value = "";
+    json_write(call, ",\"context\":{\"service\":");
+    json_write_string(call, value, CONTEXT_MAX);
+    for (size_t i = 0; i < sizeof items / sizeof *items; i++) {
+        value = NULL;
+        if (pam_get_item(verify->pamh, items[i].item, &value) == PAM_SUCCESS && value != NULL)
+            write_item(call, items[i].name, value, CONTEXT_MAX);
+    }
+    json_write(call, "}");
+}
+
+static void write_call(struct verify *verify, const char *method)
+{
+    struct json_writer *call = varlink_new_call(&verify->link);
+
+    json_write(call, "{\"method\":\"org.otpbridge.Verify.");
+    json_write(call, method);
+    json_write(call, "\",\"parameters\":{\"user\":");
+    json_write_string(call, verify->user, VERIFY_USER_MAX);
+    if (verify->options->stack != NULL)
+        write_item(call, "stack", verify->options->stack, WHOLE);
+    if (verify->options->nullok)
+        json_write(call, ",\"nullok\":true");
+    write_context(verify, call);
+    json_write(call, "}");
+}
+
+/* Writes an answer of at most CONVERSE_ANSWER_MAX bytes; with forward_pass only the code at the first one's end. */
+static void write_answer(struct verify *verify, const char *answer, bool first)
+{
+    const char *code = answer;
+
+    debug_state(verify, "answer of bytes", strlen(answer));
+    if (first && verify->options->forward_pass) {
+        code = converse_code_of(answer);
+        explicit_bzero(verify->password, sizeof verify->password);
+        memcpy(verify->password, answer, (size_t)(code - answer));
+    }
+    json_write_string(&verify->link.call, code, CONVERSE_ANSWER_MAX);
+}
+
+static int ask(struct verify *verify, size_t index, bool first)
+{
+    const struct reply_prompt *prompt = &verify->reply.prompts[index];
+    const struct options *options = verify->options;
+    bool forward = first && options->forward_pass;
+    bool visible = !forward && (prompt->visible || options->echo);
+    char question[REPLY_TEXT_MAX], text[CONVERSE_TEXT_MAX];
+    char *answer;
+    int outcome;
+
+    if (options->first_pass == FIRST_PASS_ONLY) {
+        pam_syslog(verify->pamh, LOG_NOTICE, "use_first_pass: there is no answer from an earlier module");
+        return PAM_AUTH_ERR;
+    }
+    converse_sanitise(question, sizeof question, prompt->text);
+    converse_compose(text, &verify->reply, index == 0 && !verify->silent,
+                     first && options->prompt != NULL ? options->prompt
+                     : forward                        ? forward_prompt
+                                                      : question);
+    verify->asked = true;
+    outcome = converse_ask(verify->pamh, visible, text, &answer);
+    if (outcome != PAM_SUCCESS)
+        return outcome;
+    write_answer(verify, answer, first);
+    converse_forget(answer);
+    return PAM_SUCCESS;
+}
+
+/* Writes a Continue with an answer to every prompt of the step. */
+static int answer_step(struct verify *verify, bool first_step)
+{
+    struct json_writer *call = varlink_new_call(&verify->link);
+
+    json_write(call, "{\"method\":\"org.otpbridge.Verify.Continue\",\"parameters\":{\"session\":");
+    json_write_string(call, verify->reply.session, WHOLE);
+    json_write(call, ",\"responses\":[");
+    for (size_t i = 0; i < verify->reply.prompt_count; i++) {
+        bool first = first_step && i == 0;
+
+        json_write(call, i == 0 ? "" : ",");
+        if (first && verify->given != NULL)
+            write_answer(verify, verify->given, true);
+        else {
+            int outcome = ask(verify, i, first);
+
+            if (outcome != PAM_SUCCESS)
+                return outcome;
+        }
+    }
+    json_write(call, "]},\"more\":true}");
+    return PAM_SUCCESS;
+}
+
+/* One conversation, from Begin to its verdict. */
+static int converse_once(struct verify *verify)
+{
+    int outcome;
+
+    write_call(verify, "Begin");
+    json_write(&verify->link.call, ",\"more\":true}");
+    for (int step = 0; step < STEPS_MAX; step++) {
+        outcome = exchange(verify, REPLY_STEP);
+        if (outcome != PAM_SUCCESS)
+            return outcome;
+        show_notices(verify, !verify->reply.judged);
+        if (verify->reply.judged)
+            return verify->reply.verdict;
+        debug_state(verify, "prompts", verify->reply.prompt_count);
+        outcome = answer_step(verify, step == 0);
+        if (outcome != PAM_SUCCESS)
+            return outcome;
+    }
+    return unavailable(verify, VARLINK_NONSENSE);
+}
+
+/* The password that an earlier module left, where the options say that it may be the answer. */
+static const char *first_pass(const struct verify *verify)
+{
+    const struct options *options = verify->options;
+    const void *token = NULL;
+    const char *code;
+
+    if (options->first_pass == FIRST_PASS_UNUSED)
+        return NULL;
+    if (pam_get_item(verify->pamh, PAM_AUTHTOK, &token) != PAM_SUCCESS || token == NULL)
+        return NULL;
+    if (strlen(token) > CONVERSE_ANSWER_MAX)
+        return NULL;
+    if (options->first_pass == FIRST_PASS_ONLY)
+        return token;
+    /* A password sent as a code is a miss that the daemon counts: try only what can be one. */
+    code = options->forward_pass ? converse_code_of(token) : token;
+    return converse_looks_like_code(code) ? token : NULL;
+}
+
+static int open_link(struct verify *verify)
+{
+    enum varlink_fault fault;
+
+    varlink_start_clock(&verify->link);
+    fault = varlink_open(&verify->link, verify->options->socket);
+    varlink_stop_clock(&verify->link);
+    return fault == VARLINK_OK ? PAM_SUCCESS : unavailable(verify, fault);
+}
+
+static struct verify *verify_new(pam_handle_t *pamh, const struct options *options, int flags, const char *user)
+{
+    struct verify *verify = calloc(1, sizeof *verify);
+
+    if (verify == NULL)
+        return NULL;
+    verify->pamh = pamh;
+    verify->options = options;
+    verify->user = user;
+    verify->silent = ((unsigned)flags & PAM_SILENT) != 0;
+    varlink_init(&verify->link, options->timeout);
+    return verify;
+}
+
+static void verify_free(struct verify *verify)
+{
+    varlink_close(&verify->link);
+    explicit_bzero(verify->password, sizeof verify->password);
+    free(verify);
+}
+
+/* Leaves the password that came with the code to the next module. */
+static int forward_password(const struct verify *verify)
+{
+    if (verify->password[0] == '\0')
+        return PAM_SUCCESS;
+    return pam_set_item(verify->pamh, PAM_AUTHTOK, verify->password);
+}
+
+static int login(struct verify *verify)
+{
+    int outcome = open_link(verify);
+
+    if (outcome != PAM_SUCCESS)
+        return outcome;
+    verify->given = first_pass(verify);
+    outcome = converse_once(verify);
+    if (outcome == PAM_AUTH_ERR && verify->given != NULL && !verify->asked &&
+        verify->options->first_pass == FIRST_PASS_TRY) {
+        verify->given = NULL;
+        outcome = converse_once(verify);
+    }
+    if (outcome == PAM_MAXTRIES && verify->reply.judged && verify->reply.retry_after > 0 && !verify->silent)
+        converse_too_many(verify->pamh, verify->reply.retry_after);
+    if ((outcome == PAM_SUCCESS || outcome == PAM_IGNORE) && forward_password(verify) != PAM_SUCCESS)
+        outcome = PAM_BUF_ERR;
+    return outcome;
+}
+
+int verify_login(pam_handle_t *pamh, const struct options *options, int flags, const char *user)
+{
+    struct verify *verify = verify_new(pamh, options, flags, user);
+    int outcome;
+
+    if (verify == NULL)
+        return PAM_BUF_ERR;
+    outcome = login(verify);
+    debug_state(verify, "authenticate returns", (size_t)outcome);
+    verify_free(verify);
+    return outcome;
+}
+
+static int account(struct verify *verify)
+{
+    int outcome = open_link(verify);
+
+    if (outcome != PAM_SUCCESS)
+        return outcome;
+    write_call(verify, "Account");
+    json_write(&verify->link.call, "}");
+    outcome = exchange(verify, REPLY_VERDICT);
+    return outcome == PAM_SUCCESS ? verify->reply.verdict : outcome;
+}
+
+int verify_account(pam_handle_t *pamh, const struct options *options, int flags, const char *user)
+{
+    struct verify *verify = verify_new(pamh, options, flags, user);
+    int outcome;
+
+    if (verify == NULL)
+        return PAM_BUF_ERR;
+    outcome = account(verify);
+    debug_state(verify, "acct_mgmt returns", (size_t)outcome);
+    verify_free(verify);
+    return outcome;
+}
