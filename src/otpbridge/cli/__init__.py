@@ -1,0 +1,1 @@
+"""The command line: one file per noun, and no policy. All it does it asks of the daemon."""

@@ -1,0 +1,67 @@
+"""Options that more than one command has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from otpbridge.cli.session import Session
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _set_json(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        context.ensure_object(Session).json = True
+
+
+def _set_run_dir(context: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        context.ensure_object(Session).run_dir = value
+
+
+json_option = click.option(
+    "--json",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_set_json,
+    help="One JSON value on standard output, messages on standard error.",
+)
+run_dir_option = click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    expose_value=False,
+    callback=_set_run_dir,
+    help="Folder of the daemon's sockets; also $OTPBRIDGE_RUN_DIR.",
+)
+client_option = click.option(
+    "--client", metavar="C", help="The client (tenant) of the user; `local`, the Linux accounts, when left out."
+)
+yes_option = click.option("--yes", is_flag=True, help="Do not ask whether you are sure.")
+state_dir_option = click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder of the store.  [default: /var/lib/otpbridge as root, else the XDG state folder]",
+)
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Configuration.  [default: /etc/otpbridge/otpbridge.toml if there is one]",
+)
+
+
+def everywhere(function: F) -> F:
+    """Take --run-dir and --json after the command too."""
+    return run_dir_option(json_option(function))
+
+
+def example(*lines: str) -> str:
+    """The end of a help text: what to type."""
+    return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {text}" for text in lines)])

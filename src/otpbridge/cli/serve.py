@@ -1,0 +1,61 @@
+"""`otpbridge serve` and `otpbridged`: run the daemon in place of this process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from otpbridge import __version__
+from otpbridge.cli.options import config_option, example, run_dir_option, state_dir_option
+from otpbridge.cli.session import Session
+
+
+def become_daemon(**options: str | Path | None) -> NoReturn:
+    """Replace this process by the daemon, with the options that are not None."""
+    arguments = [
+        word
+        for name, value in options.items()
+        if value is not None
+        for word in (f"--{name.replace('_', '-')}", os.fspath(value))
+    ]
+    sys.stdout.flush()
+    # -P: the folder we are called in is not searched for modules.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "otpbridge.daemon", *arguments])  # noqa: S606 - no shell
+
+
+@click.command(epilog=example("otpbridge serve", "otpbridge serve --state-dir ./state --run-dir ./run"))
+@state_dir_option
+@run_dir_option
+@config_option
+@click.pass_obj
+def serve(session: Session, state_dir: Path | None, config: Path | None) -> None:
+    """Run the daemon; the same as otpbridged.
+
+    Nothing needs to be configured. Store, master key and sockets are made at the first start. SIGTERM ends it once
+    the calls in flight are answered, SIGHUP reads the configuration again.
+    """
+    become_daemon(state_dir=state_dir, run_dir=session.run_dir, config=config)
+
+
+@click.command(name="otpbridged", epilog=example("otpbridged", "otpbridged --config ./otpbridge.toml"))
+@state_dir_option
+@run_dir_option
+@config_option
+@click.version_option(__version__, prog_name="otpbridged")
+@click.pass_context
+def _otpbridged(context: click.Context, state_dir: Path | None, config: Path | None) -> None:
+    """Run the daemon of otpbridge.
+
+    Nothing needs to be configured. Store, master key and sockets are made at the first start. SIGTERM ends it once
+    the calls in flight are answered, SIGHUP reads the configuration again.
+    """
+    become_daemon(state_dir=state_dir, run_dir=context.ensure_object(Session).run_dir, config=config)
+
+
+def otpbridged() -> None:
+    """Run the daemon and never return."""
+    _otpbridged(prog_name="otpbridged")

@@ -1,0 +1,42 @@
+"""`otpbridge status`: how the daemon is."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from otpbridge.cli import show
+from otpbridge.cli.options import everywhere, example
+from otpbridge.cli.session import Session
+from otpbridge.wire import messages
+
+
+@click.command(epilog=example("otpbridge status", "otpbridge --json status"))
+@everywhere
+@click.pass_obj
+def status(session: Session) -> None:
+    """Show how the daemon is: version, store, key, numbers, warnings."""
+    with session.admin() as daemon:
+        reply = daemon.call(messages.Status())
+    if session.json:
+        session.answer(reply)
+        return
+    up = show.duration(max(0, int(time.time()) - reply.started_at))
+    key = f"{reply.key_id} from {reply.key_source}"
+    show.fields(
+        [
+            ("Daemon", f"otpbridge {reply.version}, {'ready' if reply.ready else 'not ready'}, up {up}"),
+            ("Store", f"{reply.store}, schema {reply.schema}"),
+            ("Master key", key + (", being replaced" if reply.rotating else "")),
+            ("Users", reply.users),
+            ("Active tokens", reply.active_tokens),
+            ("Audit log", f"{reply.audit_entries} entries"),
+            ("Audit anchor", reply.audit_anchor),
+        ]
+    )
+    if reply.key_beside_store:
+        show.line()
+        show.line("Warning: the master key is on the same disk as the store. Whoever copies that disk has all seeds.")
+    for warning in reply.warnings:
+        show.line(f"Warning: {show.visible(warning)}")
