@@ -1,0 +1,250 @@
+"""The options of the PAM line mean what admins know them to mean; a wrong one is never passed over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pamstack import PAM_AUTH_ERR, PAM_MAXTRIES, PAM_SERVICE_ERR, PAM_SUCCESS, Style
+from scripteddaemon import ScriptedDaemon, hidden, judged, notice, step
+
+CODE_ASKED = step(hidden("Code: "))
+
+
+@pytest.mark.parametrize("phase", ["authenticate", "acct_mgmt"])
+def test_wrong_options_are_all_logged_and_refuse(make_stack, socket_path, phase):
+    """A typing error in a PAM line locks nobody in unseen: the log names every wrong option, not just the first."""
+    with ScriptedDaemon(socket_path, step(verdict="success"), judged("success")) as daemon:
+        outcome = make_stack("nulok", "timeout=0", "debug", "stack=../x", "use_first_pass=1").login(
+            "alice", ["123456"], phases=[phase]
+        )
+    assert outcome.code == PAM_SERVICE_ERR
+    for wrong in ("nulok", "timeout=0", "stack=../x", "use_first_pass=1"):
+        assert f'option "{wrong}"' in outcome.log
+    assert 'option "debug"' not in outcome.log
+    assert daemon.calls == []
+    assert outcome.messages == []
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ([], "Code: "),
+        (["[prompt=Code of your phone: ]"], "Code of your phone: "),
+        (["authtok_prompt=OTP>"], "OTP>"),
+        (["forward_pass"], "Password & verification code: "),
+        (["forward_pass", "[prompt=Both: ]"], "Both: "),
+    ],
+)
+def test_prompt_text(make_stack, socket_path, options, text):
+    """The admin's text replaces the first prompt's and nothing else."""
+    with ScriptedDaemon(
+        socket_path, step(hidden("Code: "), hidden("PIN: ")), step(hidden("Next: ")), step(verdict="success")
+    ):
+        outcome = make_stack(*options).login("alice", ["1", "2", "3"])
+    assert outcome.prompts == [text, "PIN: ", "Next: "]
+
+
+@pytest.mark.parametrize("option", ["echo_verification_code", "echo-verification-code"])
+def test_echo(make_stack, socket_path, option):
+    """Codes may be shown as they are typed, but never what holds a password."""
+    with ScriptedDaemon(socket_path, CODE_ASKED, step(verdict="success"), CODE_ASKED, step(verdict="success")):
+        echoed = make_stack(option).login("alice", ["123456"])
+        combined = make_stack(option, "forward_pass").login("alice", ["secret123456"])
+    assert [message.style for message in echoed.messages] == [Style.VISIBLE]
+    assert [message.style for message in combined.messages] == [Style.HIDDEN]
+
+
+@pytest.mark.parametrize("option", ["nullok", "nouserok"])
+def test_nullok_is_told_to_the_daemon(make_stack, socket_path, option):
+    """Whether a user who is not in the store may pass is asked of the daemon, by both names of the option."""
+    with ScriptedDaemon(socket_path, step(verdict="success"), step(verdict="success")) as daemon:
+        make_stack(option).login("alice")
+        make_stack().login("alice")
+    assert [call["parameters"].get("nullok") for call in daemon.calls] == [True, None]
+
+
+def test_debug_prints_no_secret(make_stack, socket_path):
+    """With `debug` the log shows the states of a login, and not a character of what was typed or received."""
+    asked = step(hidden("prompt-of-the-daemon: "), notices=[notice("text-of-the-daemon")], session="session-name")
+    with ScriptedDaemon(socket_path, asked, step(verdict="success")):
+        outcome = make_stack("debug", "forward_pass").login("alice", ["hunter2pw871263"], items={"rhost": "h0st"})
+    assert outcome.code == PAM_SUCCESS
+    assert "answer of bytes (15)" in outcome.log
+    for secret in ("hunter2pw", "871263", "of-the-daemon", "session-name", "h0st"):
+        assert secret not in outcome.log
+
+
+def test_nothing_is_logged_about_a_login_that_worked(make_stack, socket_path):
+    """The daemon keeps the audit log; the module writes only when something must be done."""
+    with ScriptedDaemon(socket_path, CODE_ASKED, step(verdict="success"), CODE_ASKED, step(verdict="auth_err")):
+        assert "pam_otpbridge" not in make_stack().login("alice", ["123456"]).log
+        assert "pam_otpbridge" not in make_stack().login("alice", ["123456"]).log
+
+
+# --- passwords that other modules asked for -----------------------------------------------------------------
+
+EARLIER = "auth optional pam_exec.so quiet expose_authtok /bin/true"  # asks for a password and keeps it
+
+
+@pytest.fixture
+def later(folder: Path) -> tuple[str, Path]:
+    """A module after ours that writes the password it finds to a file."""
+    script, found = folder / "keep", folder / "found"
+    script.write_text(f"#!/bin/sh\nexec cat > {found}\n")
+    script.chmod(0o755)
+    return f"auth optional pam_exec.so quiet expose_authtok {script}", found
+
+
+def password_in(found: Path) -> str:
+    """What pam_exec handed over, which ends with a NUL."""
+    return found.read_bytes().rstrip(b"\0").decode()
+
+
+def test_a_code_is_asked_for_even_when_a_password_is_known(make_stack, socket_path):
+    """Without an option the password of an earlier module is never taken for the code."""
+    with ScriptedDaemon(socket_path, CODE_ASKED, step(verdict="success")) as daemon:
+        outcome = make_stack(before=EARLIER).login("alice", ["hunter2pw", "123456"])
+    assert outcome.code == PAM_SUCCESS
+    assert outcome.prompts[1:] == ["Code: "]
+    assert daemon.responses == [["123456"]]
+
+
+@pytest.mark.parametrize("typed", ["123456", "hunter2pw", ""])
+def test_use_first_pass_takes_the_earlier_answer(make_stack, socket_path, typed):
+    """With use_first_pass what was typed before is the code, whatever it looks like, and nobody is asked again."""
+    with ScriptedDaemon(socket_path, CODE_ASKED, step(verdict="success")) as daemon:
+        outcome = make_stack("use_first_pass", before=EARLIER).login("alice", [typed, "654321"])
+    assert outcome.code == PAM_SUCCESS
+    assert len(outcome.prompts) == 1
+    assert daemon.responses == [[typed]]
+
+
+def test_use_first_pass_never_asks(make_stack, socket_path):
+    """With use_first_pass and nothing typed before, or a second prompt, the login is refused unasked."""
+    with ScriptedDaemon(
+        socket_path, CODE_ASKED, step(hidden("A: "), hidden("B: ")), CODE_ASKED, step(hidden("Next: "))
+    ) as daemon:
+        assert make_stack("use_first_pass").login("alice", ["123456"]).code == PAM_AUTH_ERR
+    with ScriptedDaemon(
+        socket_path.with_name("two"), step(hidden("A: "), hidden("B: ")), CODE_ASKED, step(hidden("Next: "))
+    ) as second:
+        stack = make_stack("use_first_pass", before=EARLIER, socket=second.path)
+        assert stack.login("alice", ["123456", "x"]).code == PAM_AUTH_ERR
+        outcome = stack.login("alice", ["123456", "x"])
+    assert outcome.code == PAM_AUTH_ERR
+    assert len(outcome.prompts) == 1
+    assert daemon.responses == []
+    assert second.responses == [["123456"]]
+
+
+@pytest.mark.parametrize("typed", ["123456", "12 34-5678", "c" * 44])
+def test_try_first_pass_tries_what_looks_like_a_code(make_stack, socket_path, typed):
+    """With try_first_pass a code typed before is enough."""
+    with ScriptedDaemon(socket_path, CODE_ASKED, step(verdict="success")) as daemon:
+        outcome = make_stack("try_first_pass", before=EARLIER).login("alice", [typed])
+    assert outcome.code == PAM_SUCCESS
+    assert len(outcome.prompts) == 1
+    assert daemon.responses == [[typed]]
+
+
+@pytest.mark.parametrize("typed", ["hunter2pw", "12345", "123456789", "c" * 43, ""])
+def test_try_first_pass_sends_no_password(make_stack, socket_path, typed):
+    """With try_first_pass a password is not sent as a code, for it would count as a miss; the code is asked for."""
+    with ScriptedDaemon(socket_path, CODE_ASKED, step(verdict="success")) as daemon:
+        outcome = make_stack("try_first_pass", before=EARLIER).login("alice", [typed, "123456"])
+    assert outcome.code == PAM_SUCCESS
+    assert daemon.methods == ["Begin", "Continue"]
+    assert daemon.responses == [["123456"]]
+
+
+def test_try_first_pass_asks_after_a_refusal(make_stack, socket_path):
+    """With try_first_pass a refused first answer is followed by a prompt, once."""
+    refused = step(verdict="auth_err")
+    with ScriptedDaemon(socket_path, CODE_ASKED, refused, CODE_ASKED, step(verdict="success")) as daemon:
+        outcome = make_stack("try_first_pass", before=EARLIER).login("alice", ["111111", "123456"])
+    assert outcome.code == PAM_SUCCESS
+    assert outcome.prompts[1:] == ["Code: "]
+    assert daemon.methods == ["Begin", "Continue", "Begin", "Continue"]
+    assert daemon.responses == [["111111"], ["123456"]]
+
+
+@pytest.mark.parametrize(
+    ("turns", "answers", "code"),
+    [
+        ([CODE_ASKED, step(verdict="maxtries")], ["111111", "123456"], PAM_MAXTRIES),
+        ([step(verdict="auth_err"), step(verdict="success")], ["111111", "123456"], PAM_AUTH_ERR),
+        (
+            [CODE_ASKED, step(hidden("B: ")), step(verdict="auth_err"), step(verdict="success")],
+            ["111111", "x"],
+            PAM_AUTH_ERR,
+        ),
+        (
+            [CODE_ASKED, step(verdict="auth_err"), CODE_ASKED, step(verdict="auth_err"), step(verdict="success")],
+            ["111111", "222222"],
+            PAM_AUTH_ERR,
+        ),
+    ],
+    ids=["throttled", "refused unasked", "asked already", "refused twice"],
+)
+def test_try_first_pass_tries_no_further(make_stack, socket_path, turns, answers, code):
+    """The second try is for a first answer that was refused as such, and for nothing else."""
+    if turns[0] is not CODE_ASKED:
+        answers = ["hunter2pw"]
+    with ScriptedDaemon(socket_path, *turns):
+        outcome = make_stack("try_first_pass", control="requisite", before=EARLIER).login("alice", answers)
+    assert outcome.code == code
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "password"),
+    [
+        ("hunter2pw123456", "123456", "hunter2pw"),
+        ("hunter99123456", "123456", "hunter99"),
+        ("pässwort 123456", "123456", "pässwort "),
+        ("hunter2pw", "", "hunter2pw"),
+        ("hunter2pw12345", "", "hunter2pw12345"),
+    ],
+)
+def test_forward_pass_splits_password_and_code(make_stack, socket_path, later, *, typed, code, password):
+    """With forward_pass one prompt takes both: the last six digits are the code, the rest is for the next module."""
+    line, found = later
+    with ScriptedDaemon(socket_path, CODE_ASKED, step(verdict="success")) as daemon:
+        outcome = make_stack("forward_pass", after=line).login("alice", [typed])
+    assert outcome.code == PAM_SUCCESS
+    assert outcome.prompts == ["Password & verification code: "]
+    assert daemon.responses == [[code]]
+    assert password_in(found) == password
+
+
+def test_forward_pass_leaves_nothing_of_a_refused_login(make_stack, socket_path, later):
+    """After a refusal the next module does not find the password."""
+    line, found = later
+    with ScriptedDaemon(socket_path, CODE_ASKED, step(verdict="auth_err")):
+        outcome = make_stack("forward_pass", after=line).login("alice", ["hunter2pw123456", "asked-again"])
+    assert outcome.code == PAM_AUTH_ERR
+    assert password_in(found) == "asked-again"
+
+
+def test_forward_pass_with_the_code_alone(make_stack, socket_path, later):
+    """Who types only the code is asked for the password by the next module."""
+    line, found = later
+    with ScriptedDaemon(socket_path, CODE_ASKED, step(verdict="success")) as daemon:
+        outcome = make_stack("forward_pass", after=line).login("alice", ["123456", "asked-again"])
+    assert outcome.code == PAM_SUCCESS
+    assert daemon.responses == [["123456"]]
+    assert password_in(found) == "asked-again"
+
+
+@pytest.mark.parametrize("first_pass", ["use_first_pass", "try_first_pass"])
+def test_forward_pass_splits_an_earlier_answer(make_stack, socket_path, later, first_pass):
+    """Both may have been typed for an earlier module: the code is cut off and the password left."""
+    line, found = later
+    with ScriptedDaemon(socket_path, CODE_ASKED, step(verdict="success")) as daemon:
+        outcome = make_stack("forward_pass", first_pass, before=EARLIER, after=line).login(
+            "alice", ["hunter2pw123456"]
+        )
+    assert outcome.code == PAM_SUCCESS
+    assert len(outcome.prompts) == 1
+    assert daemon.responses == [["123456"]]
+    assert password_in(found) == "hunter2pw"
