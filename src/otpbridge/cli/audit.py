@@ -55,7 +55,14 @@ def _quoted(value: object) -> str:
 
 @audit.command(epilog=example("otpbridge audit tail", "otpbridge audit tail -f -n 0"))
 @click.option(
-    "-n", "--lines", "count", type=click.IntRange(0), default=20, show_default=True, help="How many entries."
+    "-n",
+    "--lines",
+    "count",
+    type=click.IntRange(0),
+    default=20,
+    metavar="N",
+    show_default=True,
+    help="How many entries.",
 )
 @click.option("-f", "--follow", is_flag=True, help="Go on with each new entry, until interrupted.")
 @everywhere

@@ -44,10 +44,13 @@ _ADVICE = "Use a separate device, such as a phone, tablet or hardware key: not t
 @click.option(
     "--algorithm",
     type=click.Choice([algorithm.value for algorithm in Algorithm], case_sensitive=False),
+    metavar="SHA1|SHA256|SHA512",
     help="Hash; SHA1 when left out, which every app knows.",
 )
-@click.option("--digits", type=click.IntRange(6, 8), help="Digits of a code; 6 when left out.")
-@click.option("--period", type=click.IntRange(15, 900), help="Seconds that a totp code is shown; 30 when left out.")
+@click.option("--digits", type=click.IntRange(6, 8), metavar="N", help="Digits of a code; 6 when left out.")
+@click.option(
+    "--period", type=click.IntRange(15, 900), metavar="S", help="Seconds that a totp code is shown; 30 when left out."
+)
 @click.option(
     "--qr",
     metavar="terminal|none|FILE.png|FILE.svg",

@@ -79,6 +79,10 @@ _TABLE: dict[str, _Row] = {
     "BadParameters": _Row(Code.USAGE, lambda given: str(given.get("reason"))),
     "KeyNotRotatable": _Row(Code.REFUSED, lambda given: str(given.get("reason"))),
     "Failed": _Row(Code.UNAVAILABLE, lambda given: f"the daemon failed, nothing was changed: {given.get('reason')}"),
+    "Unavailable": _Row(
+        Code.UNAVAILABLE,
+        lambda _given: "the daemon cannot do this now, nothing was changed; see its log: journalctl -u otpbridged",
+    ),
     "Busy": _Row(Code.REFUSED, lambda given: f"too many attempts; nothing is judged for {given.get('retryAfter')} s"),
     "ProofNeeded": _Row(
         Code.NOT_PERMITTED, lambda _given: "this needs a code of your present token, and none was given"

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 _FRAME = 60_000
 """Bytes of lines in one call; a frame holds 64 KiB with all that goes around them."""
 _LINE = 16_384
-"""Bytes of the longest line that is sent; no token is as long."""
+"""Bytes of the longest line that is sent, as JSON; no token is as long."""
+_EMPTY = 3
+"""Bytes of an empty line as JSON, with its comma."""
 _TOLD = 50
 """Errors that are told one by one."""
 _LONG = 3600.0
@@ -75,8 +77,7 @@ def _frames(file: IO[bytes], errors: dict[int, str]) -> Iterator[tuple[int, list
     """
     first, lines, size = 1, list[str](), 0
     for number, raw in enumerate(file, 1):
-        text = _text(raw.rstrip(b"\r\n"), number, errors)
-        cost = len(msgspec.json.encode(text)) + 1
+        text, cost = _text(raw.rstrip(b"\r\n"), number, errors)
         if lines and size + cost > _FRAME:
             yield first, lines, False
             first, lines, size = number, [], 0
@@ -85,12 +86,15 @@ def _frames(file: IO[bytes], errors: dict[int, str]) -> Iterator[tuple[int, list
     yield first, lines, True
 
 
-def _text(raw: bytes, number: int, errors: dict[int, str]) -> str:
-    if len(raw) > _LINE:
-        errors[number] = f"the line is longer than {_LINE} bytes"
-        return ""
+def _text(raw: bytes, number: int, errors: dict[int, str]) -> tuple[str, int]:
+    """The text of a line and its size in a frame, in bytes."""
     try:
-        return raw.decode("utf-8")
+        text = raw.decode("utf-8")
     except UnicodeDecodeError:
         errors[number] = "the line is not UTF-8 text"
-        return ""
+        return "", _EMPTY
+    cost = len(msgspec.json.encode(text)) + 1
+    if cost > _LINE:
+        errors[number] = "the line is too long to be a token"
+        return "", _EMPTY
+    return text, cost

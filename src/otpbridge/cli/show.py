@@ -50,6 +50,8 @@ def plain(message: Any) -> Any:
 
     if isinstance(message, msgspec.Struct):
         return {name: plain(value) for name, value in msgspec.structs.asdict(message).items()}
+    if isinstance(message, dict):
+        return {name: plain(value) for name, value in message.items()}
     if isinstance(message, tuple | list):
         return [plain(part) for part in message]
     return message

@@ -23,20 +23,21 @@ def status(session: Session) -> None:
         session.answer(reply)
         return
     up = show.duration(max(0, int(time.time()) - reply.started_at))
-    key = f"{reply.key_id} from {reply.key_source}"
+    key = f"{reply.key_id}, {reply.key_source}"
+    key += ", on the disk of the store" if reply.key_beside_store else ""
+    key += ", being replaced" if reply.rotating else ""
     show.fields(
         [
             ("Daemon", f"otpbridge {reply.version}, {'ready' if reply.ready else 'not ready'}, up {up}"),
             ("Store", f"{reply.store}, schema {reply.schema}"),
-            ("Master key", key + (", being replaced" if reply.rotating else "")),
+            ("Master key", key),
             ("Users", reply.users),
             ("Active tokens", reply.active_tokens),
             ("Audit log", f"{reply.audit_entries} entries"),
             ("Audit anchor", reply.audit_anchor),
         ]
     )
-    if reply.key_beside_store:
+    if reply.warnings:
         show.line()
-        show.line("Warning: the master key is on the same disk as the store. Whoever copies that disk has all seeds.")
     for warning in reply.warnings:
         show.line(f"Warning: {show.visible(warning)}")

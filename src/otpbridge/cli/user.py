@@ -115,7 +115,10 @@ def require(session: Session, name: str, client: str | None, *, force: bool) -> 
 @everywhere
 @click.pass_obj
 def optional(session: Session, name: str, client: str | None) -> None:
-    """Let the user in without a second factor too: an empty answer passes, a wrong code does not."""
+    """Let the user in without a second factor too.
+
+    Whoever has a token may leave the answer empty; a wrong code is refused all the same.
+    """
     _enforce(session, name, client, Enforcement.OPTIONAL, force=False)
 
 
@@ -148,7 +151,11 @@ def _enforce(session: Session, name: str, client: str | None, enforcement: Enfor
 @everywhere
 @click.pass_obj
 def reset(session: Session, name: str, client: str | None, *, yes: bool) -> None:
-    """For a lost phone: remove all tokens, forget wrong codes, ask no second factor until one is enrolled."""
+    """Start a user anew who lost the phone.
+
+    Removes all their tokens, forgets their wrong codes, and asks no second factor of them until they are required
+    to have one again.
+    """
     ask.sure(f"Remove all tokens of {name} and let them in without a second factor?", yes=yes)
     with session.admin() as daemon:
         reply = daemon.call(messages.ResetUser(user=name, client=client))
