@@ -11,13 +11,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Dialect
 
 from otpbridge.model import AuditEvent, Backoff
 from otpbridge.store import statements
 from otpbridge.store.statements import Prepared, json_rows
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Settled(enum.Enum):
     MISSED = "missed"
     SPENT = "spent"
     BLOCKED = "blocked"
+    FAILED = "failed"
+    """The store could not be written: nothing has happened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +51,19 @@ class Ruling:
 
 
 @dataclass(frozen=True, slots=True)
-class Settlement:
-    """One judged attempt. `passed` says what the verifiers found; `record` gives the audit row for a ruling."""
+class Settlement(Generic[T]):
+    """One judged attempt.
+
+    `subject` and `source` are what back-off counts, `passed` is what the verifiers found. `conclude` gives, for a
+    ruling, the audit row and what the waiting caller gets.
+    """
 
     subject: str
     source: str | None
     passed: bool
     spends: tuple[Spend, ...]
     now: int
-    record: Callable[[Ruling], AuditEvent]
+    conclude: Callable[[Ruling], tuple[AuditEvent, T]]
 
 
 class Settler:
@@ -71,14 +79,14 @@ class Settler:
         self._hit = Prepared(statements.hit(dialect), dialect)
         self._refuse = Prepared(statements.refuse(dialect), dialect)
 
-    def settle(self, cursor: Any, batch: Sequence[Settlement]) -> list[Ruling]:
+    def settle(self, cursor: Any, batch: Sequence[Settlement[Any]]) -> list[Ruling]:
         """Pass on a batch, in order, inside the caller's transaction."""
         rulings: list[Ruling] = []
         for part in _rounds(batch):
             rulings += self._round(cursor, part)
         return rulings
 
-    def _round(self, cursor: Any, part: Sequence[Settlement]) -> list[Ruling]:
+    def _round(self, cursor: Any, part: Sequence[Settlement[Any]]) -> list[Ruling]:
         known = self._not_before(cursor, part)
         rulings = self._blocked(cursor, part, known)
         spends = [
@@ -90,7 +98,7 @@ class Settler:
         won: set[int] = set()
         if spends:
             won = {seq for (seq,) in self._spend.run(cursor, rows=json_rows(spends)).fetchall()}
-        misses = []
+        misses: list[Settlement[Any]] = []
         for place, attempt in enumerate(part):
             if rulings[place] is not None:
                 continue
@@ -109,13 +117,13 @@ class Settler:
                     rulings[place] = Ruling(Settled.BLOCKED, self._subject.first_wait)
         return [ruling for ruling in rulings if ruling is not None]
 
-    def _not_before(self, cursor: Any, part: Sequence[Settlement]) -> dict[str, int]:
+    def _not_before(self, cursor: Any, part: Sequence[Settlement[Any]]) -> dict[str, int]:
         """Until when nothing is judged, for those subjects and sources that back-off knows."""
         keys = {attempt.subject for attempt in part} | {attempt.source for attempt in part if attempt.source}
         rows = self._throttled.run(cursor, rows=json_rows([(key,) for key in keys])).fetchall()
         return dict(rows)
 
-    def _blocked(self, cursor: Any, part: Sequence[Settlement], known: dict[str, int]) -> list[Ruling | None]:
+    def _blocked(self, cursor: Any, part: Sequence[Settlement[Any]], known: dict[str, int]) -> list[Ruling | None]:
         """A ruling for each attempt that is not judged now, which is counted as refused; None for the others."""
         rulings: list[Ruling | None] = []
         if not known:
@@ -132,7 +140,7 @@ class Settler:
             self._refuse.run(cursor, rows=json_rows(chunk))
         return rulings
 
-    def _count(self, cursor: Any, misses: Sequence[Settlement]) -> set[str]:
+    def _count(self, cursor: Any, misses: Sequence[Settlement[Any]]) -> set[str]:
         """Count misses, per source and per subject. Returns the subjects whose attempt was judged."""
         judged = {attempt.subject for attempt in misses if not attempt.source}
         for chunk in _distinct([(attempt.source, attempt.now) for attempt in misses if attempt.source]):
@@ -142,13 +150,13 @@ class Settler:
         return {row[0] for row in self._miss.run(cursor, rows=json_rows(rows)).fetchall()} if rows else set()
 
 
-def _rounds(batch: Sequence[Settlement]) -> Iterator[list[Settlement]]:
+def _rounds(batch: Sequence[Settlement[Any]]) -> Iterator[list[Settlement[Any]]]:
     """Cut a batch so that within each part no attempt can change what another one meets.
 
     Two attempts of one subject never share a part. Nor do two of one source, once one of them is a miss.
     """
     missing = {attempt.source for attempt in batch if attempt.source and not attempt.passed}
-    part: list[Settlement] = []
+    part: list[Settlement[Any]] = []
     taken: set[str] = set()
     for attempt in batch:
         keys = [attempt.subject]

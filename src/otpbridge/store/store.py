@@ -30,7 +30,7 @@ from otpbridge.model import (
 from otpbridge.store import auditlog, imports, rekey, schema, statements, tables
 from otpbridge.store.auditlog import AuditLog, AuditRow
 from otpbridge.store.engine import StoreLock, begin, open_engine
-from otpbridge.store.settle import Ruling, Settlement, Settler
+from otpbridge.store.settle import Settlement, Settler
 from otpbridge.store.statements import Prepared
 from otpbridge.store.tokens import StoredToken
 from otpbridge.store.writer import Transaction, Writer
@@ -111,8 +111,8 @@ class Store:
         tokens = tuple(_active(row, client, name) for row in rows if row[1] is not None)
         return Candidate(Enforcement(rows[0][0]), tokens)
 
-    def settle(self, settlement: Settlement) -> asyncio.Future[Ruling]:
-        """Settle a judged attempt; the ruling is on disk when it comes. Raises StoreError through the future."""
+    def settle(self, settlement: Settlement[T]) -> asyncio.Future[T]:
+        """Settle a judged attempt; what it concludes comes once the ruling is on disk, or the store has failed."""
         return self._writing.settle(settlement)
 
     def seed(self, stored: StoredToken) -> Secret:

@@ -14,6 +14,14 @@ from otpbridge.store import tables
 from otpbridge.store.writer import Transaction
 
 
+class NoSuchTokenError(NotFoundError):
+    """There is no such token, or it waited too long for its code."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        super().__init__(f"there is no token {token}; a pending one is gone once its time is up")
+
+
 class WrongStateError(ConflictError):
     """The token is not in the state that the change needs."""
 
@@ -74,10 +82,10 @@ def add(transaction: Transaction, token: Token, sealed: bytes, fingerprint: byte
 
 
 def find(connection: Connection, token_id: str) -> StoredToken:
-    """The token with this id. Raises NotFoundError."""
+    """The token with this id. Raises NoSuchTokenError."""
     row = connection.execute(_query().where(tables.token.c.id == token_id)).one_or_none()
     if row is None:
-        raise NotFoundError(f"there is no token {token_id}")
+        raise NoSuchTokenError(token_id)
     return _stored(row)
 
 
@@ -114,7 +122,7 @@ def confirm(transaction: Transaction, token_id: str, spent: int, drift: int) -> 
     """Make a pending token active, its code spent; the active ones it takes over from are revoked.
 
     It takes over from tokens of the same user, kind and label. `spent` is the moving factor of the code. Returns
-    the ids of the revoked ones. Raises NotFoundError or WrongStateError.
+    the ids of the revoked ones. Raises NoSuchTokenError or WrongStateError.
     """
     table = tables.token
     now = transaction.now // 1000
@@ -139,7 +147,7 @@ def confirm(transaction: Transaction, token_id: str, spent: int, drift: int) -> 
     if changed is None:
         stored = find(transaction.connection, token_id)
         if stored.token.state is State.PENDING:
-            raise NotFoundError(f"token {token_id} waited too long for its code and is gone; enrol again")
+            raise NoSuchTokenError(token_id)
         raise WrongStateError(token_id, stored.token.state)
     replaced = transaction.connection.execute(
         update(table)
@@ -157,7 +165,7 @@ def confirm(transaction: Transaction, token_id: str, spent: int, drift: int) -> 
 
 
 def change_state(transaction: Transaction, token_id: str, sources: Collection[State], target: State) -> None:
-    """Change a token's state from one of `sources`. Raises NotFoundError or WrongStateError."""
+    """Change a token's state from one of `sources`. Raises NoSuchTokenError or WrongStateError."""
     table = tables.token
     values: dict[str, Any] = {"state": target}
     if target is State.REVOKED:
@@ -173,7 +181,7 @@ def change_state(transaction: Transaction, token_id: str, sources: Collection[St
 
 
 def discard(transaction: Transaction, token_id: str) -> None:
-    """Delete a pending token. Raises NotFoundError or WrongStateError."""
+    """Delete a pending token. Raises NoSuchTokenError or WrongStateError."""
     table = tables.token
     gone = transaction.connection.execute(
         delete(table).where(table.c.id == token_id, table.c.state == State.PENDING).returning(table.c.seq)
@@ -211,7 +219,7 @@ def revoke_all(transaction: Transaction, client: str, name: str) -> list[str]:
 def resynchronise(transaction: Transaction, token_id: str, spent: int, drift: int) -> None:
     """Put an active or disabled token past the second of two consecutive codes.
 
-    Raises SpentError where that one was spent meanwhile, NotFoundError or WrongStateError.
+    Raises SpentError where that one was spent meanwhile, NoSuchTokenError or WrongStateError.
     """
     table = tables.token
     changed = transaction.connection.execute(

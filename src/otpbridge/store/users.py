@@ -12,12 +12,28 @@ from otpbridge.store import tables
 from otpbridge.store.writer import Transaction
 
 
-class NotConfirmedError(ConflictError):
-    """`required` is refused while the user has no active token."""
+class NoSuchUserError(NotFoundError):
+    """There is no such user."""
+
+    def __init__(self, client: str, user: str) -> None:
+        self.client, self.user = client, user
+        super().__init__(f"there is no user {user} of client {client}")
 
 
 class UserExistsError(ConflictError):
     """There is such a user already."""
+
+    def __init__(self, client: str, user: str) -> None:
+        self.client, self.user = client, user
+        super().__init__(f"user {user} of client {client} exists already")
+
+
+class NotConfirmedError(ConflictError):
+    """`required` is refused while the user has no active token."""
+
+    def __init__(self, client: str, user: str) -> None:
+        self.client, self.user = client, user
+        super().__init__(f"user {user} of client {client} has no confirmed token: a code must have proven one first")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +63,7 @@ def token_key(token_id: str) -> str:
 def add(transaction: Transaction, client: str, name: str) -> None:
     """Add a user, optional and without tokens. Raises UserExistsError."""
     if find(transaction.connection, client, name) is not None:
-        raise UserExistsError(f"user {name} of client {client} exists already")
+        raise UserExistsError(client, name)
     transaction.connection.execute(
         insert(tables.user).values(
             client=client, name=name, enforcement=Enforcement.OPTIONAL, created_at=transaction.now // 1000
@@ -73,10 +89,10 @@ def find(connection: Connection, client: str, name: str) -> User | None:
 
 
 def state(connection: Connection, client: str, name: str) -> UserState:
-    """A user with counts. Raises NotFoundError."""
+    """A user with counts. Raises NoSuchUserError."""
     found = page(connection, client, None, 1, name=name)
     if not found:
-        raise _missing(client, name)
+        raise NoSuchUserError(client, name)
     return found[0]
 
 
@@ -126,13 +142,13 @@ def page(
 
 
 def remove(transaction: Transaction, client: str, name: str) -> None:
-    """Delete a user with tokens and back-off. Raises NotFoundError."""
+    """Delete a user with tokens and back-off. Raises NoSuchUserError."""
     user = tables.user
     gone = transaction.connection.execute(
         delete(user).where(user.c.client == client, user.c.name == name).returning(user.c.id)
     ).all()
     if not gone:
-        raise _missing(client, name)
+        raise NoSuchUserError(client, name)
     forget(transaction, client, name)
 
 
@@ -141,7 +157,7 @@ def enforce(
 ) -> None:
     """Set a user's enforcement: one statement, so that no token can vanish between check and change.
 
-    Raises NotFoundError, or NotConfirmedError for `required` without an active token (unless forced).
+    Raises NoSuchUserError, or NotConfirmedError for `required` without an active token (unless forced).
     """
     user, token = tables.user, tables.token
     change = update(user).values(enforcement=enforcement).where(user.c.client == client, user.c.name == name)
@@ -151,17 +167,11 @@ def enforce(
         )
     if not transaction.connection.execute(change.returning(user.c.id)).all():
         if find(transaction.connection, client, name) is None:
-            raise _missing(client, name)
-        raise NotConfirmedError(
-            f"user {name} has no confirmed token: a code must have proven one before it can be required"
-        )
+            raise NoSuchUserError(client, name)
+        raise NotConfirmedError(client, name)
 
 
 def forget(transaction: Transaction, client: str, name: str) -> None:
     """Forget a user's back-off."""
     throttle = tables.throttle
     transaction.connection.execute(delete(throttle).where(throttle.c.key == subject_key(client, name)))
-
-
-def _missing(client: str, name: str) -> NotFoundError:
-    return NotFoundError(f"there is no user {name} of client {client}")

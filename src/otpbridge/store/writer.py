@@ -23,7 +23,7 @@ from otpbridge.errors import OtpBridgeError, StoreError
 from otpbridge.model import AuditEvent
 from otpbridge.store.auditlog import AuditLog, AuditRow
 from otpbridge.store.engine import begin
-from otpbridge.store.settle import Ruling, Settlement, Settler
+from otpbridge.store.settle import Ruling, Settled, Settlement, Settler
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Transaction:
 
 @dataclass(slots=True)
 class _Job:
-    work: Settlement | Callable[[Transaction], Any]
+    work: Settlement[Any] | Callable[[Transaction], Any]
     now: int
     future: asyncio.Future[Any]
     result: Any = None
@@ -73,8 +73,8 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
-    def settle(self, settlement: Settlement) -> asyncio.Future[Ruling]:
-        """Queue a judged attempt; the ruling comes once it is on disk. Raises StoreError through the future."""
+    def settle(self, settlement: Settlement[T]) -> asyncio.Future[T]:
+        """Queue a judged attempt; what it concludes comes once the ruling is on disk, or the store has failed."""
         return self._put(settlement, settlement.now)
 
     def change(self, work: Callable[[Transaction], T], now: int) -> asyncio.Future[T]:
@@ -87,7 +87,7 @@ class Writer:
         await asyncio.to_thread(self._thread.join)
         self._connection.close()
 
-    def _put(self, work: Settlement | Callable[[Transaction], Any], now: int) -> asyncio.Future[Any]:
+    def _put(self, work: Settlement[Any] | Callable[[Transaction], Any], now: int) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
         self._queue.put(_Job(work, now, future))
         return future
@@ -133,7 +133,10 @@ class Writer:
             )
             failure = StoreError(f"the store could not be written: {_brief(error)}")
             for job in batch:
-                job.error = failure
+                if isinstance(job.work, Settlement):
+                    job.error, (_, job.result) = None, job.work.conclude(Ruling(Settled.FAILED))
+                else:
+                    job.error = failure
             return []
         return rows
 
@@ -142,8 +145,8 @@ class Writer:
         rulings = self._settler.settle(cursor, settlements)
         events = []
         for job, settlement, ruling in zip(jobs, settlements, rulings, strict=True):
-            job.result = ruling
-            events.append((settlement.now, settlement.record(ruling)))
+            event, job.result = settlement.conclude(ruling)
+            events.append((settlement.now, event))
         return self._audit.append(cursor, events)
 
     def _change(self, cursor: Any, job: _Job) -> list[AuditRow]:

@@ -33,7 +33,8 @@ class Totp:
             seed = attempt.seed(token).reveal()
             step = match(seed, code, token.parameters, around(expected, self.reach))
             if step is not None:
-                drift = learn(token.drift, step - expected, self.bound)
+                # A resynchronised token may lie beyond the bound; it is followed from there, not pulled back.
+                drift = learn(token.drift, step - expected, max(self.bound, abs(token.drift)))
                 if await attempt.advance(token, step, drift):
                     return Verdict.SUCCESS
         return Verdict.AUTH_ERR

@@ -1,0 +1,168 @@
+"""What all handlers share: the parts of the daemon, who calls, and domain types as wire types."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from otpbridge.config import Config, Right
+from otpbridge.daemon.judge import Judge
+from otpbridge.daemon.policy import Authority, Rights
+from otpbridge.errors import StoreError
+from otpbridge.model import LOCAL, AuditEvent, Caller, Kind, Token
+from otpbridge.store import users
+from otpbridge.store.settle import Ruling, Settled, Settlement
+from otpbridge.store.store import Store
+from otpbridge.store.users import UserState
+from otpbridge.store.writer import Transaction
+from otpbridge.wire.calls import SERVICE
+from otpbridge.wire.messages import TokenFields, UserFields
+from otpbridge.wire.service import Call, VarlinkError
+
+T = TypeVar("T")
+
+LONGEST_NAME = 256
+_CLIENT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+@dataclass(slots=True)
+class Desk:
+    """The parts of a running daemon. `config` and `rights` are replaced on reload, `judge` with them."""
+
+    store: Store
+    config: Config
+    rights: Rights
+    judge: Judge
+    clock: Callable[[], float]
+    random: Callable[[int], bytes]
+    host: str
+    started_at: int
+
+    @property
+    def now_ms(self) -> int:
+        """The time in Unix milliseconds."""
+        return int(self.clock() * 1000)
+
+    async def change(self, work: Callable[[Transaction], T]) -> T:
+        """Run a change in the store; it is on disk when this returns. Raises our own errors."""
+        return await self.store.change(work, self.now_ms)
+
+
+class Counter:
+    """Where calls of one socket arrive: knows whether it is the admin socket."""
+
+    def __init__(self, desk: Desk, *, admin: bool) -> None:
+        self.desk = desk
+        self._admin = admin
+
+    def caller(self, call: Call) -> Caller:
+        """Who calls, through which socket."""
+        peer = call.peer
+        return Caller(peer.uid, peer.gid, peer.pid, admin_socket=self._admin)
+
+    async def demand(self, call: Call, client: str, user: str, right: Right) -> Authority:
+        """The caller's role over a user. Raises PermissionDenied where there is none."""
+        authority = await self.desk.rights.authority(self.caller(call), client, user, right)
+        if authority is Authority.NONE:
+            raise denied()
+        return authority
+
+    async def count(self, call: Call, token: Token, name: str, *, passed: bool) -> None:
+        """Put a try at proving one token through back-off and into the audit log.
+
+        Raises Busy where nothing is judged for this token now, so that its codes cannot be guessed.
+        """
+        interface = call.method.rpartition(".")[0]
+
+        def conclude(ruling: Ruling) -> tuple[AuditEvent, Ruling]:
+            reason = "code accepted" if passed else "wrong code"
+            if ruling.settled is Settled.BLOCKED:
+                reason = "back-off, not judged"
+            return token_event(call, name, token, reason=reason), ruling
+
+        ruling = await self.desk.store.settle(
+            Settlement(users.token_key(token.id), None, passed, (), self.desk.now_ms, conclude)
+        )
+        if ruling.settled is Settled.BLOCKED:
+            raise VarlinkError(f"{interface}.Busy", {"retryAfter": -(-ruling.wait // 1000)})
+        if ruling.settled is Settled.FAILED:
+            raise StoreError("the store could not be written")
+
+
+def denied() -> VarlinkError:
+    """The caller may not do this."""
+    return VarlinkError(f"{SERVICE}.PermissionDenied")
+
+
+def invalid(parameter: str) -> VarlinkError:
+    """A parameter cannot be what it is."""
+    return VarlinkError(f"{SERVICE}.InvalidParameter", {"parameter": parameter})
+
+
+def client_of(name: str | None) -> str:
+    """The client of a call: `local` when left out. Raises InvalidParameter."""
+    if name is None:
+        return LOCAL
+    if not _CLIENT.fullmatch(name):
+        raise invalid("client")
+    return name
+
+
+def user_of(name: str) -> str:
+    """The user of a call. Raises InvalidParameter for a name that no user can have."""
+    if not name or len(name.encode()) > LONGEST_NAME:
+        raise invalid("user")
+    return name
+
+
+def event(call: Call, name: str, **fields: Any) -> AuditEvent:
+    """An audit event of what a caller did."""
+    return AuditEvent(name, uid=call.peer.uid, pid=call.peer.pid, **fields)
+
+
+def token_event(
+    call: Call, name: str, token: Token, token_id: str | None = None, reason: str | None = None
+) -> AuditEvent:
+    """An audit event of what a caller did to a token, or to another one of the same user."""
+    return event(call, name, client=token.client, user=token.user, token=token_id or token.id, reason=reason)
+
+
+def token_fields(token: Token) -> TokenFields:
+    """A token as it goes out: nothing of its seed or its moving factor."""
+    parameters = token.parameters
+    return TokenFields(
+        id=token.id,
+        user=token.user,
+        client=token.client,
+        kind=token.kind,
+        state=token.state,
+        label=token.label,
+        issuer=token.issuer,
+        algorithm=parameters.algorithm,
+        digits=parameters.digits,
+        period=parameters.period if token.kind is Kind.TOTP else None,
+        drift=token.drift,
+        created_at=token.created_at,
+        expires_at=token.expires_at,
+        confirmed_at=token.confirmed_at,
+        last_used_at=token.last_used_at,
+    )
+
+
+def user_fields(desk: Desk, state: UserState) -> UserFields:
+    """A user as it goes out, with what back-off counts now."""
+    rule = desk.store.rules[0]
+    now, throttle = desk.now_ms, state.throttle
+    left = rule.blocked_for(throttle.not_before, now)
+    return UserFields(
+        name=state.user.name,
+        client=state.user.client,
+        enforcement=state.user.enforcement,
+        created_at=state.user.created_at,
+        active_tokens=state.active_tokens,
+        misses=rule.remaining(throttle.misses, throttle.last, now),
+        refused=throttle.refused,
+        retry_after=-(-left // 1000) if left else None,
+    )

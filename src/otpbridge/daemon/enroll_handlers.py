@@ -1,0 +1,248 @@
+"""org.otpbridge.Enroll: new tokens, the codes that prove them, and what users may change themselves."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+
+from otpbridge.config import Right
+from otpbridge.daemon.desk import Counter, Desk, client_of, event, token_event, token_fields, user_of
+from otpbridge.daemon.policy import Authority
+from otpbridge.daemon.verify_handlers import proven
+from otpbridge.enroll import otpauth, seeds
+from otpbridge.enroll.names import check_text
+from otpbridge.enroll.otpauth import OtpauthKey
+from otpbridge.model import (
+    Algorithm,
+    Enforcement,
+    Kind,
+    OtpParameters,
+    Secret,
+    State,
+    Token,
+)
+from otpbridge.otp.diagnose import Fault, counter_fault, fault
+from otpbridge.otp.drift import learn
+from otpbridge.otp.totp import time_step
+from otpbridge.otp.window import ahead, around, match
+from otpbridge.store import tokens, users
+from otpbridge.store.tokens import NoSuchTokenError, StoredToken, WrongStateError
+from otpbridge.store.writer import Transaction
+from otpbridge.vault.seal import token_identity
+from otpbridge.wire.messages import (
+    ENROLL,
+    ChooseEnforcement,
+    Confirm,
+    ConfirmReply,
+    Discard,
+    Empty,
+    Remove,
+    Start,
+    StartReply,
+    Tokens,
+    TokensReply,
+)
+from otpbridge.wire.service import Call, VarlinkError
+
+PROOF_SECONDS = 300
+"""How long a success on a connection counts as proof that the user is there."""
+
+
+class EnrollCounter(Counter):
+    """Handlers of org.otpbridge.Enroll for one socket."""
+
+    async def start(self, call: Call, asked: Start) -> StartReply:
+        """Make a pending token; the only reply that holds its seed."""
+        client, user = client_of(asked.client), user_of(asked.user)
+        authority = await self.demand(call, client, user, Right.ENROL)
+        check_text(user, "user name")
+        self._demand_proof(call, authority, client, user)
+        desk = self.desk
+        parameters = OtpParameters(
+            algorithm=asked.algorithm or Algorithm.SHA1,
+            digits=6 if asked.digits is None else asked.digits,
+            period=30 if asked.period is None else asked.period,
+        )
+        otpauth.check_parameters(parameters)
+        seed = Secret(desk.random(parameters.algorithm.seed_bytes))
+        now = int(desk.clock())
+        token = Token(
+            id=new_token_id(desk.random),
+            user=user,
+            client=client,
+            kind=asked.kind,
+            state=State.PENDING,
+            parameters=parameters,
+            label=user if asked.label is None else asked.label,
+            issuer=desk.config.issuer_of(client, desk.host) if asked.issuer is None else asked.issuer,
+            created_at=now,
+            expires_at=now + desk.config.enrolment.pending,
+        )
+        uri = otpauth.build(OtpauthKey(token.kind, seed, parameters, token.label, token.issuer))
+        sealed, fingerprint = desk.store.vault.seal(seed, token_identity(token)), desk.store.fingerprint(seed)
+
+        def work(transaction: Transaction) -> None:
+            if users.ensure(transaction, client, user):
+                transaction.audit(event(call, "user added", client=client, user=user))
+            for older in tokens.add(transaction, token, sealed, fingerprint):
+                discarded = "a newer enrolment was started"
+                transaction.audit(token_event(call, "token discarded", token, older, discarded))
+            detail: dict[str, str | int | bool] = {"kind": token.kind, "label": token.label}
+            transaction.audit(event(call, "token started", client=client, user=user, token=token.id, detail=detail))
+
+        await desk.change(work)
+        return StartReply(
+            token=token.id,
+            user=user,
+            client=client,
+            kind=token.kind,
+            state=token.state,
+            seed_hex=seeds.to_hex(seed),
+            seed_base32=seeds.to_base32(seed),
+            uri=uri,
+            expires_in=desk.config.enrolment.pending,
+        )
+
+    async def confirm(self, call: Call, asked: Confirm) -> ConfirmReply:
+        """Prove a pending token with a code, which is spent."""
+        stored = await self._own(call, asked.token)
+        token = stored.token
+        desk = self.desk
+        now = desk.clock()
+        if token.state is not State.PENDING:
+            raise WrongStateError(token.id, token.state)
+        if token.expires_at is not None and token.expires_at <= now:
+            raise NoSuchTokenError(token.id)
+        seed = desk.store.seed(stored)
+        found = _find(desk, token, seed, asked.code, now)
+        await self.count(call, token, "token confirmation", passed=found is not None)
+        if found is None:
+            return _refused(token, _explain(desk, token, seed, asked.code, now))
+        spent, drift = found
+
+        def work(transaction: Transaction) -> list[str]:
+            replaced = tokens.confirm(transaction, token.id, spent, drift)
+            transaction.audit(token_event(call, "token confirmed", token))
+            for older in replaced:
+                transaction.audit(token_event(call, "token revoked", token, older, f"replaced by {token.id}"))
+            return replaced
+
+        replaced = await desk.change(work)
+        return ConfirmReply(confirmed=True, state=State.ACTIVE, replaced=tuple(replaced))
+
+    async def discard(self, call: Call, asked: Discard) -> Empty:
+        """Drop a pending token."""
+        token = (await self._own(call, asked.token)).token
+
+        def work(transaction: Transaction) -> None:
+            tokens.discard(transaction, token.id)
+            transaction.audit(token_event(call, "token discarded", token))
+
+        await self.desk.change(work)
+        return Empty()
+
+    async def list_tokens(self, call: Call, asked: Tokens) -> TokensReply:
+        """A user's tokens."""
+        client, user = client_of(asked.client), user_of(asked.user)
+        await self.demand(call, client, user, Right.ENROL)
+        found = self.desk.store.read(lambda connection: users.find(connection, client, user))
+        if found is None:
+            raise users.NoSuchUserError(client, user)
+        listed = self.desk.store.read(lambda connection: tokens.of_user(connection, client, user))
+        return TokensReply(
+            enforcement=found.enforcement, tokens=tuple(token_fields(stored.token) for stored in listed)
+        )
+
+    async def remove(self, call: Call, asked: Remove) -> Empty:
+        """Revoke a token of one's own, or of a user of the caller."""
+        stored = await self._own(call, asked.token)
+        token = stored.token
+        authority = await self.demand(call, token.client, token.user, Right.ENROL)
+        self._demand_proof(call, authority, token.client, token.user)
+        await self.desk.change(revoking(call, token))
+        return Empty()
+
+    async def set_enforcement(self, call: Call, asked: ChooseEnforcement) -> Empty:
+        """The how-to's REQUIRED and NOT REQUIRED."""
+        client, user = client_of(asked.client), user_of(asked.user)
+        authority = await self.demand(call, client, user, Right.ENROL)
+        if asked.enforcement is Enforcement.OPTIONAL:
+            self._demand_proof(call, authority, client, user)
+        await self.desk.change(enforcing(call, client, user, asked.enforcement))
+        return Empty()
+
+    async def _own(self, call: Call, token_id: str) -> StoredToken:
+        """A token that the caller may act on; to all others it does not exist."""
+        stored = self.desk.store.read(lambda connection: tokens.find(connection, token_id))
+        token = stored.token
+        authority = await self.desk.rights.authority(self.caller(call), token.client, token.user, Right.ENROL)
+        if authority is Authority.NONE:
+            raise NoSuchTokenError(token_id)
+        return stored
+
+    def _demand_proof(self, call: Call, authority: Authority, client: str, user: str) -> None:
+        """A user who acts for themselves and has a token must have shown it: a stolen session is not the user."""
+        if authority is not Authority.SELF:
+            return
+        candidate = self.desk.store.candidate(client, user)
+        if candidate.tokens and not proven(call, user, self.desk.clock(), PROOF_SECONDS):
+            raise VarlinkError(f"{ENROLL}.ProofNeeded")
+
+
+def new_token_id(random: Callable[[int], bytes]) -> str:
+    """A name for a token: 16 letters and digits, no secret, never given twice."""
+    return base64.b32encode(random(10)).decode().lower()
+
+
+def revoking(call: Call, token: Token) -> Callable[[Transaction], None]:
+    """The change that revokes a token, whatever state it is in; its seed is destroyed."""
+
+    def work(transaction: Transaction) -> None:
+        if token.state is State.PENDING:
+            tokens.discard(transaction, token.id)
+        else:
+            tokens.change_state(transaction, token.id, {State.ACTIVE, State.DISABLED}, State.REVOKED)
+        transaction.audit(token_event(call, "token revoked", token))
+
+    return work
+
+
+def enforcing(
+    call: Call, client: str, user: str, enforcement: Enforcement, *, force: bool = False
+) -> Callable[[Transaction], None]:
+    """The change that sets a user's enforcement."""
+
+    def work(transaction: Transaction) -> None:
+        users.enforce(transaction, client, user, enforcement, force=force)
+        detail: dict[str, str | int | bool] = {"enforcement": enforcement}
+        if force:
+            detail["forced"] = True
+        transaction.audit(event(call, "enforcement set", client=client, user=user, detail=detail))
+
+    return work
+
+
+def _find(desk: Desk, token: Token, seed: Secret, code: str, now: float) -> tuple[int, int] | None:
+    """The moving factor and the drift that a code shows, within the usual window."""
+    window = desk.config.window
+    if token.kind is Kind.HOTP:
+        steps = ahead(token.moving_factor, window.hotp)
+        counter = match(seed.reveal(), code, token.parameters, steps)
+        return None if counter is None else (counter, 0)
+    expected = time_step(now, token.parameters)
+    step = match(seed.reveal(), code, token.parameters, around(expected, window.totp))
+    return None if step is None else (step, learn(0, step - expected, window.drift))
+
+
+def _explain(desk: Desk, token: Token, seed: Secret, code: str, now: float) -> Fault | None:
+    if token.kind is Kind.HOTP:
+        return counter_fault(seed.reveal(), code, token.parameters, token.moving_factor, desk.config.window.hotp)
+    return fault(seed.reveal(), code, token.parameters, now)
+
+
+def _refused(token: Token, found: Fault | None) -> ConfirmReply:
+    if found is None:
+        name, hint = "wrong_code", "The code does not match. Type the one that your authenticator shows now."
+    else:
+        name, hint = found.what.value, found.hint
+    return ConfirmReply(confirmed=False, state=token.state, replaced=(), fault=name, hint=hint)

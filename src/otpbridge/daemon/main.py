@@ -1,0 +1,306 @@
+"""Start, run, reload and stop the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from otpbridge import __version__, config
+from otpbridge.config import Config
+from otpbridge.daemon import sockets, systemd
+from otpbridge.daemon.admin_handlers import AdminCounter
+from otpbridge.daemon.answers import guarded, said
+from otpbridge.daemon.backup_handlers import BackupDesk
+from otpbridge.daemon.desk import Desk
+from otpbridge.daemon.enroll_handlers import EnrollCounter
+from otpbridge.daemon.import_handlers import ImportDesk
+from otpbridge.daemon.judge import Judge
+from otpbridge.daemon.key_handlers import KeyDesk
+from otpbridge.daemon.policy import Rights, uid_of
+from otpbridge.daemon.verify_handlers import VerifyCounter
+from otpbridge.errors import OtpBridgeError
+from otpbridge.model import AuditEvent, Backoff
+from otpbridge.store import tokens
+from otpbridge.store.store import Store, open_store
+from otpbridge.store.writer import Transaction
+from otpbridge.vault.keys import KeyPlace
+from otpbridge.verify.builtin.hotp import Hotp
+from otpbridge.verify.builtin.totp import Totp
+from otpbridge.verify.stack import DEFAULT, Stack
+from otpbridge.wire import messages
+from otpbridge.wire.messages import ADMIN, ENROLL, VERIFY
+from otpbridge.wire.service import Limits, Server, Service
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 10.0
+_TIDY_SECONDS = 60.0
+_PR_SET_DUMPABLE = 4
+
+_STREAMING = (
+    messages.ListUsers,
+    messages.ListTokens,
+    messages.AuditTail,
+    messages.RotateKey,
+    messages.Backup,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Where a daemon lives."""
+
+    state_dir: Path
+    run_dir: Path
+    config_file: Path | None
+
+
+def harden() -> None:
+    """No core dump, no ptrace by the same uid, nothing readable by others: this process holds keys."""
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def backoffs(settings: Config) -> tuple[Backoff, Backoff]:
+    """The back-off rules per user and per source, in milliseconds."""
+    rule = settings.throttle
+    per_user = Backoff(rule.limit, rule.first_wait * 1000, rule.longest_wait * 1000, rule.forget * 1000)
+    per_source = Backoff(rule.source_limit, rule.first_wait * 1000, rule.longest_wait * 1000, rule.forget * 1000)
+    return per_user, per_source
+
+
+def key_place(settings: Config, options: Options) -> KeyPlace:
+    """Where the master key of this daemon is."""
+    return KeyPlace(settings.key, options.state_dir, os.environ.get("CREDENTIALS_DIRECTORY"))
+
+
+class Daemon:
+    """One running daemon."""
+
+    def __init__(self, options: Options, settings: Config, store: Store, keys: KeyPlace) -> None:
+        self._options = options
+        self._store = store
+        self._notifier = systemd.Notifier()
+        self._stop = asyncio.Event()
+        clock = time.time
+        rights = Rights(settings, os.geteuid(), uid_of)
+        judge = Judge(store, settings, _stack(settings), clock, os.urandom)
+        self._desk = Desk(
+            store=store,
+            config=settings,
+            rights=rights,
+            judge=judge,
+            clock=clock,
+            random=os.urandom,
+            host=socket.gethostname().partition(".")[0],
+            started_at=int(clock()),
+        )
+        self._keys = keys
+
+    async def run(self) -> None:
+        """Serve until told to stop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        handed = systemd.listening()
+        owned = {} if handed else sockets.bind(self._options.run_dir, self._desk.config.admin_group)
+        self._store.start()
+        servers = [Server(self._service(name), sock, name=name) for name, sock in (handed or owned).items()]
+        for server in servers:
+            await server.start()
+        chores = [asyncio.create_task(self._tidy()), asyncio.create_task(self._watchdog())]
+        await self._note("daemon started")
+        # Everything that was loaded stays: keep the collector from walking over it again and again.
+        gc.collect()
+        gc.freeze()
+        log.info("otpbridged %s is ready: %s", __version__, self._where(handed))
+        self._notifier.tell("READY=1", f"STATUS=Serving {self._store.url}")
+        await self._stop.wait()
+        log.info("stopping")
+        self._notifier.tell("STOPPING=1")
+        await asyncio.gather(*(server.drain(DRAIN_SECONDS) for server in servers))
+        for chore in chores:
+            chore.cancel()
+        await asyncio.gather(*chores, return_exceptions=True)
+        for name in owned:
+            (self._options.run_dir / name).unlink(missing_ok=True)
+        await self._note("daemon stopped")
+        await self._store.close()
+
+    def _where(self, handed: dict[str, socket.socket]) -> str:
+        return f"sockets {', '.join(handed)} from systemd" if handed else f"sockets in {self._options.run_dir}"
+
+    def _service(self, name: str) -> Service:
+        admin = name == "admin"
+        desk = self._desk
+        verify, enroll = VerifyCounter(desk, admin=admin), EnrollCounter(desk, admin=admin)
+        handlers: dict[type[messages.Request[Any]], Callable[..., Awaitable[Any]]] = {
+            messages.Check: verify.check,
+            messages.Begin: verify.begin,
+            messages.Continue: verify.proceed,
+            messages.Cancel: verify.cancel,
+            messages.Account: verify.account,
+            messages.Start: enroll.start,
+            messages.Confirm: enroll.confirm,
+            messages.Discard: enroll.discard,
+            messages.Tokens: enroll.list_tokens,
+            messages.Remove: enroll.remove,
+            messages.ChooseEnforcement: enroll.set_enforcement,
+        }
+        interfaces = [VERIFY, ENROLL]
+        if admin:
+            interfaces.append(ADMIN)
+            desk_of_admin = AdminCounter(desk, self._keys)
+            handlers |= {
+                messages.AddUser: desk_of_admin.add_user,
+                messages.ShowUser: desk_of_admin.show_user,
+                messages.RemoveUser: desk_of_admin.remove_user,
+                messages.ListUsers: desk_of_admin.list_users,
+                messages.SetEnforcement: desk_of_admin.set_enforcement,
+                messages.ResetUser: desk_of_admin.reset_user,
+                messages.ListTokens: desk_of_admin.list_tokens,
+                messages.ShowToken: desk_of_admin.show_token,
+                messages.DisableToken: desk_of_admin.disable_token,
+                messages.EnableToken: desk_of_admin.enable_token,
+                messages.RemoveToken: desk_of_admin.remove_token,
+                messages.Resync: desk_of_admin.resync,
+                messages.Import: ImportDesk(desk).take,
+                messages.Status: desk_of_admin.status,
+                messages.AuditTail: desk_of_admin.audit_tail,
+                messages.AuditVerify: desk_of_admin.audit_verify,
+                messages.RotateKey: KeyDesk(desk, self._keys).rotate,
+                messages.Backup: BackupDesk(desk).backup,
+            }
+        bounds = desk.config.limits
+        return Service(
+            vendor="otpbridge",
+            product="otpbridged",
+            version=__version__,
+            url="",
+            interfaces=interfaces,
+            handlers={request: guarded(handler) for request, handler in handlers.items()},
+            streaming=_STREAMING,
+            failure=said,
+            limits=Limits(
+                trusted_uids=desk.rights.trusted,
+                connections_per_uid=bounds.connections_per_uid,
+                connections_root=bounds.connections_trusted,
+                calls_in_flight_per_uid=bounds.calls_per_uid,
+                calls_in_flight_root=bounds.calls_trusted,
+                idle_seconds=float(bounds.idle),
+            ),
+        )
+
+    def _reload(self) -> None:
+        """Read the configuration again; what cannot change while running is said and left as it is."""
+        self._notifier.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        desk = self._desk
+        try:
+            fresh = config.load(self._options.config_file)
+            rights = Rights(fresh, os.geteuid(), uid_of)
+        except OtpBridgeError as error:
+            log.error("reload: %s. Nothing was changed", error)  # noqa: TRY400 - an admin's error, not ours
+        else:
+            fixed = [
+                name
+                for name in ("key", "store", "throttle", "limits", "admin_group")
+                if getattr(fresh, name) != getattr(desk.config, name)
+            ]
+            if fixed:
+                log.warning("reload: changes in %s count only after a restart", ", ".join(fixed))
+            desk.judge = Judge(desk.store, fresh, _stack(fresh), desk.clock, desk.random)
+            desk.config, desk.rights = fresh, rights
+            log.info("reload: done")
+        self._notifier.tell("READY=1")
+
+    async def _tidy(self) -> None:
+        """Once a minute: pending tokens whose time is up, back-off that counts nothing any more."""
+        while True:
+            try:
+                await self._desk.change(self._tidied)
+            except OtpBridgeError as error:
+                log.warning("tidying failed: %s", error)
+            await asyncio.sleep(_TIDY_SECONDS)
+
+    def _tidied(self, transaction: Transaction) -> None:
+        for token, client, user in tokens.expire(transaction):
+            transaction.audit(AuditEvent("token expired", client=client, user=user, token=token))
+        self._store.tidy(transaction)
+
+    async def _watchdog(self) -> None:
+        """Tell the service manager that we live, each time after the store has answered."""
+        if not self._notifier.watchdog_seconds:
+            return
+        while True:
+            self._store.candidate("", "")
+            self._notifier.tell("WATCHDOG=1")
+            await asyncio.sleep(self._notifier.watchdog_seconds / 3)
+
+    async def _note(self, name: str) -> None:
+        detail: dict[str, str | int | bool] = {"version": __version__}
+        event = AuditEvent(name, uid=os.geteuid(), pid=os.getpid(), detail=detail)
+        with contextlib.suppress(OtpBridgeError):
+            await self._desk.change(lambda transaction: transaction.audit(event))
+
+
+def _stack(settings: Config) -> Stack:
+    window = settings.window
+    return Stack(DEFAULT, (Totp(window.totp, window.drift), Hotp(window.hotp)))
+
+
+def serve(options: Options) -> None:
+    """Run a daemon until SIGTERM. Raises OtpBridgeError when it cannot start."""
+    harden()
+    settings = config.load(options.config_file)
+    keys = key_place(settings, options)
+    store = open_store(settings.store.url, options.state_dir, keys, os.urandom, backoffs(settings))
+
+    async def run() -> None:
+        await Daemon(options, settings, store, keys).run()
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(run())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it is installed (extra `speed`), else asyncio's own loop."""
+    try:
+        import uvloop  # noqa: PLC0415 - an extra
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def start_logging() -> None:
+    """Log to standard error, in the journal's own way of levels when it listens there."""
+    journal = "JOURNAL_STREAM" in os.environ
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JournalFormatter() if journal else logging.Formatter("otpbridged: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.raiseExceptions = False
+
+
+class _JournalFormatter(logging.Formatter):
+    """Puts the level in front as sd-daemon(3) has it."""
+
+    _LEVELS = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = next((number for bound, number in self._LEVELS if record.levelno >= bound), 7)
+        return "\n".join(f"<{level}>{line}" for line in super().format(record).splitlines())

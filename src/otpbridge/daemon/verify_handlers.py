@@ -1,0 +1,179 @@
+"""org.otpbridge.Verify: the calls, their callers and their conversations."""
+
+from __future__ import annotations
+
+from otpbridge.config import Right
+from otpbridge.daemon.attempt import Question
+from otpbridge.daemon.desk import Counter, client_of, invalid, user_of
+from otpbridge.daemon.judge import Conversation, Subject
+from otpbridge.daemon.policy import Authority
+from otpbridge.model import LOCAL, Context, Notice, Outcome, Verdict
+from otpbridge.verify.stack import DEFAULT
+from otpbridge.wire.messages import (
+    VERIFY,
+    Account,
+    AccountReply,
+    Begin,
+    Cancel,
+    Check,
+    CheckReply,
+    ContextFields,
+    Continue,
+    Empty,
+    NoticeFields,
+    PromptFields,
+    Step,
+    StepReply,
+)
+from otpbridge.wire.service import Call, VarlinkError
+
+_CONVERSATIONS = "conversations"
+_PROVEN = "proven"
+_MOST_CONVERSATIONS = 4
+_MOST_RESPONSES = 8
+_LONGEST_TEXT = 256
+
+_REFUSED = Outcome(Verdict.PERM_DENIED, "not allowed to ask")
+
+
+class VerifyCounter(Counter):
+    """Handlers of org.otpbridge.Verify for one socket."""
+
+    async def check(self, call: Call, asked: Check) -> CheckReply:
+        """Judge an attempt in one call."""
+        if len(asked.responses) > _MOST_RESPONSES:
+            raise invalid("responses")
+        subject = await self._subject(call, asked)
+        if subject is None:
+            return CheckReply(verdict=Verdict.PERM_DENIED)
+        outcome = await self.desk.judge.check(subject, asked.responses)
+        self._remember(call, subject, outcome)
+        return CheckReply(verdict=outcome.verdict, token=outcome.token, retry_after=outcome.retry_after)
+
+    async def begin(self, call: Call, asked: Begin) -> StepReply:
+        """Start a conversation."""
+        subject = await self._subject(call, asked)
+        if subject is None:
+            return _reply("", _REFUSED, ())
+        open_now = self._conversations(call)
+        if len(open_now) >= _MOST_CONVERSATIONS:
+            raise VarlinkError(f"{VERIFY}.Busy", {"retryAfter": 1})
+        conversation, step = await self.desk.judge.begin(subject)
+        if conversation is None or isinstance(step, Outcome):
+            return _reply("", step, ())
+        if not call.connection.state.get(_CONVERSATIONS):
+            call.connection.on_close(lambda: _close_all(open_now))
+            call.connection.state[_CONVERSATIONS] = open_now
+        session = str(call.connection.state.get("session", 0) + 1)
+        call.connection.state["session"] = int(session)
+        open_now[session] = conversation
+        return _reply(session, step, _told(conversation))
+
+    async def proceed(self, call: Call, asked: Continue) -> StepReply:
+        """Answer the prompts of a conversation."""
+        if len(asked.responses) > _MOST_RESPONSES:
+            raise invalid("responses")
+        # Out of the list while it is judged: a second answer cannot be given to the same question.
+        conversation = self._conversations(call).pop(asked.session, None)
+        if conversation is None:
+            raise VarlinkError(f"{VERIFY}.NoSuchSession")
+        if self.desk.clock() - conversation.started > self.desk.config.limits.conversation:
+            conversation.run.close()
+            raise VarlinkError(f"{VERIFY}.NoSuchSession")
+        if call.more:
+
+            async def deliver(notice: Notice) -> None:
+                await call.send(_step(asked.session, (notice,)))
+
+            conversation.attempt.deliver = deliver
+        step = await self.desk.judge.answer(conversation, asked.responses)
+        conversation.attempt.deliver = None
+        if isinstance(step, Question):
+            self._conversations(call)[asked.session] = conversation
+        else:
+            self._remember(call, conversation.subject, step)
+        return _reply(asked.session, step, _told(conversation))
+
+    async def cancel(self, call: Call, asked: Cancel) -> Empty:
+        """Give up a conversation."""
+        conversation = self._conversations(call).pop(asked.session, None)
+        if conversation is None:
+            raise VarlinkError(f"{VERIFY}.NoSuchSession")
+        conversation.run.close()
+        return Empty()
+
+    async def account(self, call: Call, asked: Account) -> AccountReply:
+        """PAM's account phase."""
+        subject = await self._subject(call, asked)
+        if subject is None:
+            return AccountReply(verdict=Verdict.PERM_DENIED)
+        return AccountReply(verdict=(await self.desk.judge.account(subject)).verdict)
+
+    async def _subject(self, call: Call, asked: Check | Begin | Account) -> Subject | None:
+        """Who is to be verified; None where the caller may not ask."""
+        client, user = client_of(asked.client), user_of(asked.user)
+        if asked.stack not in (None, DEFAULT):
+            raise VarlinkError(f"{VERIFY}.UnknownStack", {"stack": asked.stack})
+        caller = self.caller(call)
+        authority = await self.desk.rights.authority(caller, client, user, Right.VERIFY)
+        if authority is Authority.NONE:
+            return None
+        # What people say of themselves is no source: it would let them hide from back-off, or put it on others.
+        believed = authority is not Authority.SELF
+        context = _context(asked.context, believed=believed)
+        return Subject(caller, authority, client, user, context, nullok=believed and bool(asked.nullok))
+
+    def _conversations(self, call: Call) -> dict[str, Conversation]:
+        found: dict[str, Conversation] | None = call.connection.state.get(_CONVERSATIONS)
+        return {} if found is None else found
+
+    def _remember(self, call: Call, subject: Subject, outcome: Outcome) -> None:
+        """Note on the connection that this user has just proven to be there."""
+        if outcome.verdict is Verdict.SUCCESS and subject.client == LOCAL:
+            call.connection.state[_PROVEN] = (subject.user, self.desk.clock())
+
+
+def proven(call: Call, user: str, now: float, seconds: float) -> bool:
+    """Whether this user of client `local` verified on this connection within the last `seconds`."""
+    found: tuple[str, float] | None = call.connection.state.get(_PROVEN)
+    return found is not None and found[0] == user and 0 <= now - found[1] <= seconds
+
+
+def _context(fields: ContextFields | None, *, believed: bool) -> Context:
+    if fields is None:
+        return Context()
+    cut = [(text or "")[:_LONGEST_TEXT] for text in (fields.service, fields.rhost, fields.tty, fields.ruser)]
+    service, rhost, tty, ruser = cut
+    return Context(service, rhost.lower() if believed else "", tty, ruser, (fields.language or "")[:35])
+
+
+def _told(conversation: Conversation) -> tuple[Notice, ...]:
+    notices = tuple(conversation.attempt.notices)
+    conversation.attempt.notices.clear()
+    return notices
+
+
+def _reply(session: str, step: Question | Outcome, notices: tuple[Notice, ...]) -> StepReply:
+    if isinstance(step, Question):
+        prompt = PromptFields(style=step.prompt.style, text=step.prompt.text)
+        return _step(session, notices, prompts=(prompt,))
+    return _step(session, notices, verdict=step.verdict, retry_after=step.retry_after)
+
+
+def _step(
+    session: str,
+    notices: tuple[Notice, ...],
+    *,
+    prompts: tuple[PromptFields, ...] = (),
+    verdict: Verdict | None = None,
+    retry_after: int | None = None,
+) -> StepReply:
+    said = tuple(NoticeFields(style=notice.style, text=notice.text) for notice in notices)
+    return StepReply(
+        session=session, step=Step(notices=said, prompts=prompts, verdict=verdict, retry_after=retry_after)
+    )
+
+
+def _close_all(conversations: dict[str, Conversation]) -> None:
+    for conversation in conversations.values():
+        conversation.run.close()
