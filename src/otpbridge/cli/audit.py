@@ -93,7 +93,10 @@ def tail(session: Session, count: int, *, follow: bool) -> None:
 @everywhere
 @click.pass_obj
 def verify(session: Session, anchor: str | None) -> Code:
-    """Check that no entry was changed, and with an anchor that none was cut off. Exit code 1 if one was."""
+    """Check that no entry was changed.
+
+    With an anchor also that none was cut off since. Exit code 1 if one was.
+    """
     with session.admin(_LONG) as daemon:
         reply = daemon.call(messages.AuditVerify(anchor=anchor))
     if session.json:

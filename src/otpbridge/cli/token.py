@@ -86,7 +86,10 @@ def _show(fields: TokenFields) -> None:
 @everywhere
 @click.pass_obj
 def list_(session: Session, user: str | None, client: str | None, *, all_: bool) -> None:
-    """List tokens: an admin those of everyone or of USER, others their own."""
+    """List tokens.
+
+    An admin sees those of everyone, or of USER; others see their own.
+    """
     daemon, admin = session.nearest()
     with daemon:
         pages = _pages(daemon, user, client, all_=all_) if admin else _own_pages(daemon, user, client)
@@ -230,7 +233,10 @@ def tell_confirmation(session: Session, id_: str, reply: ConfirmReply) -> None:
 @everywhere
 @click.pass_obj
 def resync(session: Session, id_: str, code1: str, code2: str) -> Code:
-    """Put a token whose clock or counter ran away back in step, with two codes in a row (RFC 4226 7.4)."""
+    """Put a token back in step with two codes in a row.
+
+    For an authenticator whose clock or counter ran away (RFC 4226 7.4). Both codes are spent.
+    """
     with session.admin() as daemon:
         reply = daemon.call(messages.Resync(token=id_, first=code1, second=code2))
     if session.json:
