@@ -25,6 +25,7 @@ class Verdict(enum.Enum):
 class Style(enum.Enum):
     info = "info"
     touch = "touch"
+    hidden = "hidden"
 
 
 class Context(TypedDict):
@@ -37,14 +38,22 @@ class Notice(TypedDict):
     text: str
 
 
+class Prompt(TypedDict):
+    style: Style
+    text: str
+
+
 class Step(TypedDict):
     notices: list[Notice]
+    prompts: list[Prompt]
     verdict: Verdict | None
+    retryAfter: int | None
 
 
 class CheckReply(TypedDict):
     verdict: Verdict
     token: str | None
+    retryAfter: int | None
 
 
 class StepReply(TypedDict):

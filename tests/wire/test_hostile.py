@@ -243,7 +243,9 @@ def test_one_uid_has_so_many_calls_in_flight(serve: Serve) -> None:
             busy = {"error": "org.otpbridge.Verify.Busy", "parameters": {"retryAfter": 1}}
             assert other.ask(CHECK, CODE) == busy
         assert forever.cancelled.wait(SECONDS)
-        assert other.ask(ACCOUNT, WHO) == SUCCESS
+        while (reply := other.ask(ACCOUNT, WHO)) == busy:  # until the cancelled call is gone
+            pass
+        assert reply == SUCCESS
 
 
 def test_who_pipelines_does_not_starve_others(serve: Serve) -> None:

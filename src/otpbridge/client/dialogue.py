@@ -51,9 +51,11 @@ class Dialogue:
     def _ended(self) -> UnavailableError:
         return UnavailableError("the conversation has ended: its connection is closed. Begin again")
 
-    def _continue(self, responses: tuple[str, ...]) -> Continue:
+    def _check_open(self) -> None:
         if self.verdict is not None:
             raise ProtocolError("the conversation is over: it has its verdict")
+
+    def _continue(self, responses: tuple[str, ...]) -> Continue:
         if len(responses) != len(self.prompts):
             raise ProtocolError(f"{len(self.prompts)} prompts wait, {len(responses)} answers were given")
         self.notices, self.prompts = (), ()

@@ -252,10 +252,11 @@ class Conversation(Dialogue):
 
     def answer(self, *responses: str) -> Self:
         """Answer all prompts, in order; then look at `verdict` and `prompts` again."""
-        request = self._continue(responses)
+        self._check_open()
         if self._line is None or not self._line.usable:
             self.cancel()
             raise self._ended()
+        request = self._continue(responses)
         exchange = Exchange(request, more=self._streams)
         try:
             self._line.send(exchange, self._seconds)
