@@ -1,0 +1,67 @@
+# `make help` lists what there is.
+SHELL := /bin/sh
+PY := .venv/bin/python
+PYTHON ?= python3
+export PYTHON
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Coverage is measured by `make coverage`; tests run on as many cores as there are.
+PYTEST_ARGS ?= -n auto
+KEEP ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test coverage lint bench pam fuzz soak lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+.venv/.ready: requirements.lock scripts/make-venv pyproject.toml
+	@scripts/make-venv requirements.lock
+	@touch $@
+
+demo: .venv/.ready pam ## the main job in a private folder: enrol, check a code, log in; KEEP=1 leaves the daemon running
+	@$(PY) scripts/demo.py --module pam/build/pam_otpbridge.so $(if $(KEEP),--keep)
+
+pam: .venv/.ready ## build the PAM module: pam/build/pam_otpbridge.so
+	@scripts/system-packages pam
+	@test -e pam/build/build.ninja || meson setup --buildtype=release pam/build pam >/dev/null
+	@ninja --quiet -C pam/build
+
+test: .venv/.ready ## install what is missing, then run all tests
+	@scripts/system-packages pam test peers
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+coverage: .venv/.ready ## all tests with a coverage report
+	@scripts/system-packages pam test peers
+	rm -f .coverage .coverage.*
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(PY) -m coverage run -m pytest $(PYTEST_ARGS)
+	$(PY) -m coverage combine -q
+	$(PY) -m coverage report
+
+lint: .venv/.ready ## ruff, mypy --strict, import-linter, man pages, C warnings
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+	@scripts/system-packages pam test
+	mandoc -T lint -W warning docs/man/*.[158] pam/*.8
+
+bench: .venv/.ready pam ## measure beside pam_google_authenticator and pam_oath; writes benchmarks/results/
+	@scripts/system-packages peers
+	@scripts/make-venv benchmarks/requirements.lock
+	$(PY) benchmarks/run.py
+
+fuzz: .venv/.ready ## long fuzzing of the PAM module's parsers (FUZZ_SECONDS=600)
+	@scripts/system-packages pam test
+	OTPBRIDGE_FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(PY) -m pytest -m campaign -k fuzz tests/pam
+
+soak: .venv/.ready pam ## long form of the races and crashes that `make test` runs in short
+	OTPBRIDGE_LONG=1 $(PY) -m pytest -n 1 -m campaign tests/system
+
+lock: ## renew the hashed locks (needs uv)
+	uv pip compile pyproject.toml --all-extras --group dev --generate-hashes --universal --python-version 3.11 \
+	    --no-emit-index-url --no-emit-find-links --no-header -q -o requirements.lock
+	uv pip compile pyproject.toml --all-extras --group dev --group bench --generate-hashes --universal \
+	    --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header -q -o benchmarks/requirements.lock
+
+clean: ## remove what was built
+	rm -rf .venv pam/build pam/build-* dist .coverage .coverage.* htmlcov
