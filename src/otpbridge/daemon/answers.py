@@ -47,8 +47,13 @@ def said(call: Call, error: BaseException) -> VarlinkError:
     named = _NAMED.get(type(error))  # type: ignore[arg-type]
     if named is not None:
         return VarlinkError(f"{interface}.{named[0]}", named[1](error))
-    log.error("%s: %s", call.method, error if isinstance(error, OtpBridgeError) else type(error).__name__)
-    if interface != ADMIN:
-        return VarlinkError(f"{interface}.Unavailable")
-    reason = str(error) if isinstance(error, OtpBridgeError) else "internal error; the daemon's log has more"
-    return VarlinkError(f"{interface}.Failed", {"reason": reason})
+    if isinstance(error, OtpBridgeError):
+        log.error("%s: %s", call.method, error)
+        reason = str(error)
+    else:
+        reason = "internal error; the daemon's log has more"
+    return (
+        VarlinkError(f"{interface}.Failed", {"reason": reason})
+        if interface == ADMIN
+        else (VarlinkError(f"{interface}.Unavailable"))
+    )

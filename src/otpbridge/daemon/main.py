@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 10.0
 _TIDY_SECONDS = 60.0
+_SWITCH_SECONDS = 0.0002
 _PR_SET_DUMPABLE = 4
 
 _STREAMING = (
@@ -266,6 +267,8 @@ def _stack(settings: Config) -> Stack:
 def serve(options: Options) -> None:
     """Run a daemon until SIGTERM. Raises OtpBridgeError when it cannot start."""
     harden()
+    # The writer thread hands back its results through the interpreter lock; 5 ms would be most of a login.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     settings = config.load(options.config_file)
     keys = key_place(settings, options)
     store = open_store(settings.store.url, options.state_dir, keys, os.urandom, backoffs(settings))

@@ -83,7 +83,7 @@ def dump(connection: Connection, key: Secret, now: int) -> Generator[str, None, 
 
 def _lines(connection: Connection, now: int) -> Iterator[bytes]:
     root = connection.execute(select(tables.meta.c.value).where(tables.meta.c.name == rekey.ROOT)).scalar_one()
-    columns = {table.name: [column.name for column in table.c] for table in _TABLES}
+    columns = {str(table.name): [str(column.name) for column in table.c] for table in _TABLES}
     yield _encode(_Header(_FORMAT, schema.HEAD, now, base64.b64encode(root).decode(), columns)) + b"\n"
     for table in _TABLES:
         query = select(table)
@@ -91,7 +91,7 @@ def _lines(connection: Connection, now: int) -> Iterator[bytes]:
             query = query.where(table.c.state != State.PENDING)
         for row in connection.execution_options(yield_per=_ROWS).execute(query):
             # msgspec writes bytes as base64, which is what `_values` reads back.
-            yield _encode([table.name, *row]) + b"\n"
+            yield _encode([str(table.name), *row]) + b"\n"
 
 
 def check(file: BinaryIO, vault: Vault) -> Secret:
@@ -116,7 +116,7 @@ def check(file: BinaryIO, vault: Vault) -> Secret:
 def load(connection: Connection, file: BinaryIO) -> int:
     """Put the rows of a checked backup into empty tables, inside the caller's transaction; returns their number."""
     header = _header(file.readline(_LONGEST_LINE))
-    by_name = {table.name: table for table in _TABLES}
+    by_name = {str(table.name): table for table in _TABLES}
     total = 0
     batch: list[dict[str, Any]] = []
     current: Table | None = None
@@ -202,7 +202,7 @@ def note(connection: Connection, root: Secret, now: int, restored: Restored) -> 
 
 
 def _header(line: bytes) -> _Header:
-    header = _parsed(line, _Header)
+    header: _Header = _parsed(line, _Header)
     if header.otpbridge_backup != _FORMAT or header.schema != schema.HEAD:
         raise StoreError(
             f"the backup has format {header.otpbridge_backup} and schema {header.schema}; this otpbridge reads "

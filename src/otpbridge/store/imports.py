@@ -42,14 +42,10 @@ def duplicates(transaction: Transaction, import_id: str, most: int) -> list[tupl
         .limit(most)
     )
     found = {row.line: "this key is a token in the store already" for row in stored}
-    other = staged.alias("other")
+    first = func.min(staged.c.line).over(partition_by=staged.c.fingerprint).label("first")
+    lines = select(staged.c.line, first).where(here).subquery()
     twice = transaction.connection.execute(
-        select(staged.c.line, func.min(other.c.line).label("first"))
-        .join(other, other.c.fingerprint == staged.c.fingerprint)
-        .where(here, other.c.import_id == import_id, other.c.line < staged.c.line)
-        .group_by(staged.c.line)
-        .order_by(staged.c.line)
-        .limit(most)
+        select(lines).where(lines.c.line > lines.c.first).order_by(lines.c.line).limit(most)
     )
     found |= {row.line: f"this key stands in line {row.first} too" for row in twice}
     return sorted(found.items())
