@@ -213,6 +213,9 @@ def test_users_see_their_own_tokens(user_daemon, otpbridge, monkeypatch):
     assert otpbridge("token", "show", "t2").code == 1
     assert {socket for socket, _, _ in user_daemon.calls} == {"verify"}
     assert asked(user_daemon)[0] == (Tokens, {"user": "alice"})
+    user_daemon.answers[Tokens] = error("NoSuchUser", user="alice", client="local")
+    assert otpbridge("--json", "token", "list").json == []
+    assert otpbridge("token", "list", "bob").code == 1
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,8 @@ def test_who_has_a_token_proves_it_first(user_daemon, otpbridge):
     assert names(user_daemon) == [Start, Check, Start]
     assert {(socket, connection) for socket, connection, _ in user_daemon.calls} == {("verify", 0)}
     proven.clear()
-    assert otpbridge("--json", "enroll", "totp", "alice").code == 2
+    refused = otpbridge("--json", "enroll", "totp", "alice")
+    assert (refused.code, refused.json["error"]) == (4, "ProofNeeded")
 
 
 # --- on a terminal ---

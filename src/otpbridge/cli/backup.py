@@ -100,7 +100,7 @@ def _flush_folder(folder: Path) -> None:
 def restore(file: Path, state_dir: Path | None, config: Path | None) -> None:
     """Make a store from a backup, while the daemon is stopped. `-` is standard input.
 
-    A store that is there is not overwritten. The master key must be where it was when the backup was made. Codes
-    that may have been spent after the backup are not accepted again.
+    A store that is there is kept beside the new one under another name. The master key must be where the daemon
+    looks for it. Codes that may have been spent after the backup are not accepted again.
     """
     become_daemon(restore=file, state_dir=state_dir, config=config)

@@ -47,7 +47,7 @@ def import_(session: Session, file: IO[bytes], client: str | None, *, pending: b
     for line, reason in sorted(errors.items())[:_TOLD]:
         show.note(f"line {line}: {show.visible(reason)}")
     if len(errors) > _TOLD:
-        show.note(f"and {len(errors) - _TOLD} more")
+        show.note(f"and more: these are the first {_TOLD}")
     if errors:
         show.note("otpbridge: nothing was imported; correct these lines and try again")
         return Code.REFUSED

@@ -41,4 +41,5 @@ def rotate(session: Session) -> None:
     if session.json:
         session.answer(last)
     else:
-        show.line(f"{last.resealed} seeds are sealed under the new master key {show.visible(last.key_id)}.")
+        seeds = "1 seed is" if last.resealed == 1 else f"{last.resealed} seeds are"
+        show.line(f"{seeds} sealed under the new master key {show.visible(last.key_id)}.")

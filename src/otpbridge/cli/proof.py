@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from otpbridge.cli import ask
-from otpbridge.cli.exits import Code, CommandError, short_name
+from otpbridge.cli.exits import Code, CommandError, explain, short_name
 from otpbridge.errors import RemoteError
 
 if TYPE_CHECKING:
@@ -23,7 +23,12 @@ def call_with_proof(daemon: Client, request: Request[R], user: str, client: str 
     except RemoteError as error:
         if short_name(error) != "ProofNeeded":
             raise
-    verification = daemon.verify(user, ask.code("First a code of the token that you have now: "), client=client)
+        needed = explain(error)
+    try:
+        code = ask.code("First a code of the token that you have now: ")
+    except CommandError:
+        raise needed from None
+    verification = daemon.verify(user, code, client=client)
     if not verification:
         wait = f"; wait {verification.retry_after} s" if verification.retry_after else ""
         raise CommandError(Code.REFUSED, f"that code was refused, nothing was changed{wait}", "ProofRefused")

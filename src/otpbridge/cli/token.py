@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from otpbridge.cli import ask, show
-from otpbridge.cli.exits import Code, CommandError
+from otpbridge.cli.exits import Code, CommandError, short_name
 from otpbridge.cli.options import client_option, everywhere, example, yes_option
 from otpbridge.cli.proof import call_with_proof
 from otpbridge.cli.session import Session, own_name
+from otpbridge.errors import RemoteError
 from otpbridge.model import Kind
 from otpbridge.wire import messages
 
@@ -107,7 +108,12 @@ def _pages(daemon: Client, user: str | None, client: str | None, *, all_: bool) 
 
 
 def _own_pages(daemon: Client, user: str | None, client: str | None) -> Iterator[Iterable[TokenFields]]:
-    yield daemon.call(messages.Tokens(user=user or own_name(), client=client)).tokens
+    try:
+        yield daemon.call(messages.Tokens(user=user or own_name(), client=client)).tokens
+    except RemoteError as error:
+        # Whoever never enrolled is not in the store, and simply has none.
+        if user is not None or short_name(error) != "NoSuchUser":
+            raise
 
 
 @token.command(name="show", epilog=example("otpbridge token show ID"))
