@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -12,6 +14,7 @@ from samples import token
 from otpbridge.cli import exits
 from otpbridge.cli.main import run
 from otpbridge.errors import ConfigError, EnrolError, ProtocolError, RemoteError, StoreError, UnavailableError
+from otpbridge.model import Verdict
 from otpbridge.wire import idl, messages
 from otpbridge.wire.service import VarlinkError
 
@@ -136,8 +139,6 @@ def test_ctrl_c_is_quiet(daemon, otpbridge, monkeypatch):
 
 def test_a_broken_pipe_is_quiet(daemon, run_dir):
     """`otpbridge … | head` ends without a traceback."""
-    import subprocess
-
     daemon.answers[messages.ListTokens] = [
         messages.TokenListReply(tokens=tuple(token(id=f"t{page}-{n}") for n in range(100))) for page in range(50)
     ]
@@ -152,6 +153,51 @@ def test_a_broken_pipe_is_quiet(daemon, run_dir):
     assert process.stderr.read() == ""
     process.stderr.close()
     assert process.wait() == 141
+
+
+def shell(run_dir, words, **environment):
+    """Run the command line in a shell, for what only a shell can do."""
+    return subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" -c "from otpbridge.cli.main import main; main()" {words}', sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OTPBRIDGE_RUN_DIR": str(run_dir), **environment},
+    )
+
+
+def test_a_full_disk_is_told(daemon, run_dir):
+    """When the output cannot be written, that is said in a line, exit code 1."""
+    daemon.answers[messages.ShowToken] = messages.TokenReply(token=token())
+    done = shell(run_dir, "token show t1 > /dev/full")
+    assert done.returncode == 1
+    assert re.fullmatch("otpbridge: cannot write to standard output: .*\n", done.stderr)
+
+
+def test_closed_streams_are_no_harm(daemon, run_dir):
+    """Without standard input, output or error the command still runs, and nothing reaches a socket by accident."""
+    daemon.answers[messages.ShowToken] = messages.TokenReply(token=token())
+    daemon.answers[messages.Check] = messages.CheckReply(verdict=Verdict.AUTH_ERR)
+    assert shell(run_dir, "token show t1 <&- >&- 2>&-").returncode == 0
+    assert shell(run_dir, "verify alice 123456 >&-").returncode == 1
+    done = shell(run_dir, "verify alice <&-")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+
+
+def test_arguments_that_are_no_text_are_refused(daemon, run_dir):
+    """A name that is not UTF-8 is a usage error, not a traceback."""
+    done = shell(run_dir, "token show \"$(printf 'a\\377b')\"")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "UTF-8" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_other_encodings_are_no_harm(daemon, run_dir):
+    """On a terminal that is not UTF-8, names that it lacks are shown as escapes."""
+    daemon.answers[messages.ShowToken] = messages.TokenReply(token=token(label="\u65e5"))
+    done = shell(run_dir, "token show t1", PYTHONIOENCODING="latin-1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"\u65e5" in done.stdout
 
 
 def test_options_may_stand_before_or_after_the_command(daemon, run_dir, capfd):

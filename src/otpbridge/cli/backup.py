@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from otpbridge.cli import show
-from otpbridge.cli.exits import Code, CommandError, PipeClosedError
+from otpbridge.cli.exits import Code, CommandError
 from otpbridge.cli.options import config_option, everywhere, example, state_dir_option
 from otpbridge.cli.serve import become_daemon
 from otpbridge.cli.session import Session
@@ -59,8 +59,8 @@ def _write(piece: bytes) -> None:
     try:
         sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise PipeClosedError from None
+    except OSError as error:
+        raise show.cannot_write(error) from None
 
 
 def _save(session: Session, file: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from otpbridge.cli.session import Session
 from otpbridge.cli.token import fault_of, tell_confirmation
 from otpbridge.enroll.seeds import grouped
 from otpbridge.errors import OtpBridgeError, RemoteError
-from otpbridge.model import Algorithm, Kind
+from otpbridge.model import LOCAL, Algorithm, Kind
 from otpbridge.wire import messages
 
 if TYPE_CHECKING:
@@ -199,7 +200,8 @@ def _converse(session: Session, daemon: Client, started: StartReply, *, drawn: b
         raise
     tell_confirmation(session, started.token, reply)
     name = show.visible(started.user)
-    show.line(f"To let {name} in with a code only: otpbridge user require {name}")
+    whose = name if started.client == LOCAL else f"{name} --client {show.visible(started.client)}"
+    show.line(f"To let {name} in with a code only: otpbridge user require {whose}")
     return Code.DONE
 
 
@@ -210,12 +212,22 @@ def _drawing(uri: str) -> tuple[str, int]:
     space = screen.size()
     text = qr.terminal(uri)
     height = text.count("\n")
+    if not _writable(text):
+        return "This terminal does not take UTF-8, so no QR code is drawn: use --qr FILE.png.\n\n", 2
     if qr.columns(uri) > space.columns:
         return f"The QR code needs {qr.columns(uri)} columns: widen this window, or use --qr FILE.png.\n\n", 2
     if height + _TEXT_LINES > space.lines:
         text += f"(The QR code and the keys need {height + _TEXT_LINES} lines: make this window taller, or scroll.)\n"
         height += 1
     return text, height
+
+
+def _writable(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _ask_until_confirmed(daemon: Client, started: StartReply) -> ConfirmReply:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
 from otpbridge import __version__
 from otpbridge.cli import show
-from otpbridge.cli.exits import Code, PipeClosedError, explain
+from otpbridge.cli.exits import Code, CommandError, PipeClosedError, explain
 from otpbridge.cli.options import example, json_option, run_dir_option
 from otpbridge.cli.session import Session
 from otpbridge.errors import OtpBridgeError
@@ -86,15 +88,24 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; return its exit code. Nothing that can be expected becomes a traceback."""
+    _open_what_is_closed()
     session = Session()
     try:
-        code = _invoke(arguments, session)
-        sys.stdout.flush()
-    except (PipeClosedError, BrokenPipeError):
-        # Python flushes once more at exit, into a pipe that nobody reads.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _invoke(arguments, session)
+    except KeyboardInterrupt:
+        return Code.INTERRUPTED
+    except PipeClosedError:
         return Code.PIPE_CLOSED
-    return code
+
+
+def _open_what_is_closed() -> None:
+    """Have all three standard streams, so that no socket becomes one of them, and let them write any name."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - until we exit
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _invoke(arguments: list[str], session: Session) -> int:
@@ -108,12 +119,17 @@ def _invoke(arguments: list[str], session: Session) -> int:
         return error.exit_code
     except PipeClosedError:
         raise
+    except UnicodeEncodeError:
+        return _refused(session, CommandError(Code.USAGE, "an argument is not UTF-8 text", "BadParameters"))
     except OtpBridgeError as error:
-        explained = explain(error)
-        show.note(f"otpbridge: {show.visible(str(explained))}")
-        _answer_error(session, explained.name, str(explained))
-        return explained.code
+        return _refused(session, explain(error))
     return result if isinstance(result, int) else Code.DONE
+
+
+def _refused(session: Session, error: CommandError) -> Code:
+    show.note(f"otpbridge: {show.visible(str(error))}")
+    _answer_error(session, error.name, str(error))
+    return error.code
 
 
 def _answer_error(session: Session, name: str, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -10,7 +11,8 @@ from typing import Any
 
 import click
 
-from otpbridge.cli.exits import PipeClosedError
+from otpbridge.cli.exits import Code, CommandError, PipeClosedError
+from otpbridge.errors import OtpBridgeError
 
 _GAP = "  "
 
@@ -26,12 +28,23 @@ def visible(text: str) -> str:
 
 
 def line(text: str = "") -> None:
-    """Write one line to standard output, at once. Raises PipeClosedError when nobody reads it."""
+    """Write one line to standard output, at once.
+
+    Raises PipeClosedError when nobody reads it, CommandError when it cannot be written.
+    """
     try:
         click.echo(text)
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise PipeClosedError from None
+    except OSError as error:
+        raise cannot_write(error) from None
+
+
+def cannot_write(error: OSError) -> OtpBridgeError:
+    """What to raise when standard output takes nothing more. What is left in its buffer goes nowhere, in silence."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return PipeClosedError()
+    return CommandError(Code.REFUSED, f"cannot write to standard output: {error.strerror}", "CannotWrite")
 
 
 def note(text: str) -> None:
