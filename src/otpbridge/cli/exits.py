@@ -76,6 +76,13 @@ _TABLE: dict[str, _Row] = {
             " or as an admin use --force"
         ),
     ),
+    "LastToken": _Row(
+        Code.REFUSED,
+        lambda given: (
+            f"token {given.get('token')} is the last one and a code is required: without it nobody gets in;"
+            " make it optional first (otpbridge user optional), or enrol another"
+        ),
+    ),
     "BadParameters": _Row(Code.USAGE, lambda given: str(given.get("reason"))),
     "KeyNotRotatable": _Row(Code.REFUSED, lambda given: str(given.get("reason"))),
     "Failed": _Row(Code.UNAVAILABLE, lambda given: f"the daemon failed, nothing was changed: {given.get('reason')}"),

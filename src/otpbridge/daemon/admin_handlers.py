@@ -176,7 +176,7 @@ class AdminCounter(Counter):
     async def remove_token(self, call: Call, asked: RemoveToken) -> TokenReply:
         """Revoke a token; its seed is destroyed."""
         token = self._find(asked.token).token
-        await self.desk.change(revoking(call, token))
+        await self.desk.change(revoking(call, token, keep_one=False))
         return TokenReply(token=token_fields(replace(token, state=State.REVOKED, expires_at=None)))
 
     async def resync(self, call: Call, asked: Resync) -> ResyncReply:

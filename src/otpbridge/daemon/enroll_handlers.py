@@ -159,7 +159,7 @@ class EnrollCounter(Counter):
         token = stored.token
         authority = await self.demand(call, token.client, token.user, Right.ENROL)
         self._demand_proof(call, authority, token.client, token.user)
-        await self.desk.change(revoking(call, token))
+        await self.desk.change(revoking(call, token, keep_one=True))
         return Empty()
 
     async def set_enforcement(self, call: Call, asked: ChooseEnforcement) -> Empty:
@@ -194,14 +194,19 @@ def new_token_id(random: Callable[[int], bytes]) -> str:
     return base64.b32encode(random(10)).decode().lower()
 
 
-def revoking(call: Call, token: Token) -> Callable[[Transaction], None]:
-    """The change that revokes a token, whatever state it is in; its seed is destroyed."""
+def revoking(call: Call, token: Token, *, keep_one: bool) -> Callable[[Transaction], None]:
+    """The change that revokes a token, whatever state it is in; its seed is destroyed.
+
+    With `keep_one`, not the last one of a user who must show a code.
+    """
 
     def work(transaction: Transaction) -> None:
         if token.state is State.PENDING:
             tokens.discard(transaction, token.id)
         else:
-            tokens.change_state(transaction, token.id, {State.ACTIVE, State.DISABLED}, State.REVOKED)
+            tokens.change_state(
+                transaction, token.id, {State.ACTIVE, State.DISABLED}, State.REVOKED, keep_one=keep_one
+            )
         transaction.audit(token_event(call, "token revoked", token))
 
     return work

@@ -70,6 +70,7 @@ class Judge:
         self._config = config
         self._stack = stack
         self._clock = clock
+        self._random = random
         self._decoy = make_decoy(store, random)
 
     async def check(self, subject: Subject, responses: Sequence[str]) -> Outcome:
@@ -125,6 +126,8 @@ class Judge:
         unasked = self._unasked(subject, candidate)
         if unasked is not None:
             return Outcome(Verdict.IGNORE, unasked)
+        if not self._store.vault.is_current(self._decoy.sealed or b""):
+            self._decoy = make_decoy(self._store, self._random)
         attempt = StoreAttempt(self._store, candidate, self._decoy, now)
         return Conversation(subject, attempt, Run(self._stack.evaluate(attempt)), now)
 

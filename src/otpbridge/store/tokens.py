@@ -6,10 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, delete, exists, insert, or_, select, update
 
 from otpbridge.errors import ConflictError, NotFoundError
-from otpbridge.model import Algorithm, Kind, OtpParameters, State, Token
+from otpbridge.model import Algorithm, Enforcement, Kind, OtpParameters, State, Token
 from otpbridge.store import tables
 from otpbridge.store.writer import Transaction
 
@@ -29,6 +29,14 @@ class WrongStateError(ConflictError):
         self.token = token
         self.state = state
         super().__init__(f"token {token} is {state}")
+
+
+class LastTokenError(ConflictError):
+    """A user who must show a second factor would be left without one."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        super().__init__(f"token {token} is the last one of a user who must show a code; make it optional first")
 
 
 class SpentError(ConflictError):
@@ -164,20 +172,38 @@ def confirm(transaction: Transaction, token_id: str, spent: int, drift: int) -> 
     return [row.id for row in replaced]
 
 
-def change_state(transaction: Transaction, token_id: str, sources: Collection[State], target: State) -> None:
-    """Change a token's state from one of `sources`. Raises NoSuchTokenError or WrongStateError."""
-    table = tables.token
+def change_state(
+    transaction: Transaction,
+    token_id: str,
+    sources: Collection[State],
+    target: State,
+    *,
+    keep_one: bool = False,
+) -> None:
+    """Change a token's state from one of `sources`.
+
+    With `keep_one`, never the last active token of a user whose enforcement is `required`. Raises NoSuchTokenError,
+    WrongStateError or LastTokenError.
+    """
+    user, table = tables.user, tables.token
     values: dict[str, Any] = {"state": target}
     if target is State.REVOKED:
         values |= {"sealed": None, "fingerprint": None, "expires_at": None}
-    changed = transaction.connection.execute(
-        update(table)
-        .values(**values)
-        .where(table.c.id == token_id, table.c.state.in_(sources))
-        .returning(table.c.seq)
-    ).all()
-    if not changed:
-        raise WrongStateError(token_id, find(transaction.connection, token_id).token.state)
+    change = update(table).values(**values).where(table.c.id == token_id, table.c.state.in_(sources))
+    if keep_one:
+        other = table.alias("other")
+        change = change.where(
+            or_(
+                table.c.state != State.ACTIVE,
+                ~exists().where(user.c.id == table.c.user_id, user.c.enforcement == Enforcement.REQUIRED),
+                exists().where(
+                    other.c.user_id == table.c.user_id, other.c.state == State.ACTIVE, other.c.id != token_id
+                ),
+            )
+        )
+    if not transaction.connection.execute(change.returning(table.c.seq)).all():
+        state = find(transaction.connection, token_id).token.state
+        raise LastTokenError(token_id) if state in sources else WrongStateError(token_id, state)
 
 
 def discard(transaction: Transaction, token_id: str) -> None:

@@ -16,7 +16,7 @@ PROMPT = Prompt("Verification code: ")
 
 @dataclass(frozen=True, slots=True)
 class Totp:
-    """Accepts the code of a time step at most `reach` away from where the authenticator is expected.
+    """Accepts the code of a time step at most `reach` away from where the authenticator is expected, and of now.
 
     `bound` is the largest drift, in time steps, that is learnt from one success to the next.
     """
@@ -29,9 +29,13 @@ class Totp:
         """Compare the response with the codes of every TOTP token of the user."""
         code = await attempt.ask(PROMPT)
         for token in attempt.tokens(Kind.TOTP):
-            expected = time_step(attempt.now, token.parameters) + token.drift
-            seed = attempt.seed(token).reveal()
-            step = match(seed, code, token.parameters, around(expected, self.reach))
+            step_now = time_step(attempt.now, token.parameters)
+            expected = step_now + token.drift
+            steps = around(expected, self.reach)
+            if step_now not in steps:
+                # A drift learnt from someone who types late must not refuse the code shown right now.
+                steps = (*steps, step_now)
+            step = match(attempt.seed(token).reveal(), code, token.parameters, steps)
             if step is not None:
                 # A resynchronised token may lie beyond the bound; it is followed from there, not pulled back.
                 drift = learn(token.drift, step - expected, max(self.bound, abs(token.drift)))
