@@ -19,7 +19,9 @@ from wire_rig import LOOPS, SECONDS, Rig, bound, new_loop, serving
 
 from otpbridge import client as package
 from otpbridge.client import AsyncClient, Client, ProtocolError, RemoteError, UnavailableError, Verification
-from otpbridge.client.exchange import IDLE_CONNECTIONS
+from otpbridge.client.aio import AsyncLine
+from otpbridge.client.exchange import IDLE_CONNECTIONS, Exchange
+from otpbridge.client.line import Line
 from otpbridge.model import Context, Enforcement, Kind, Notice, NoticeStyle, Prompt, PromptStyle, State, Verdict
 from otpbridge.wire.calls import Call, VarlinkError
 from otpbridge.wire.messages import (
@@ -487,16 +489,82 @@ def test_nonsense_is_not_a_verdict(connect: Connect, tmp_path: Path, answer: byt
     assert CODE not in str(caught.value)
 
 
-def test_more_than_one_reply_is_not_kept_for_the_next_call(connect: Connect, tmp_path: Path) -> None:
-    """A reply that nobody asked for is never taken for the verdict of the next call."""
+REFUSED, ACCEPTED = b'{"parameters":{"verdict":"auth_err"}}\0', b'{"parameters":{"verdict":"success"}}\0'
+
+
+@pytest.mark.parametrize("pieces", [[REFUSED + ACCEPTED], [REFUSED, ACCEPTED]], ids=["at once", "later"])
+def test_a_reply_that_nobody_asked_for_is_not_the_next_verdict(
+    connect: Connect, tmp_path: Path, pieces: list[bytes]
+) -> None:
+    """A second reply to one call is never taken for the verdict of the next: that goes to a new connection."""
     path = tmp_path / "verify"
-    refused, accepted = b'{"parameters":{"verdict":"auth_err"}}\0', b'{"parameters":{"verdict":"success"}}\0'
-    with Fake(path, refused + accepted):
+    with contextlib.closing(bound(path)) as sock, contextlib.ExitStack() as stack:
+        sock.listen()
+        first_done = threading.Event()
+        sent = threading.Event()
+
+        def serve() -> None:
+            first, _ = sock.accept()
+            stack.callback(first.close)
+            first.recv(65_536)
+            first.sendall(pieces[0])
+            assert first_done.wait(SECONDS)
+            for piece in pieces[1:]:
+                first.sendall(piece)
+            sent.set()
+            second, _ = sock.accept()
+            stack.callback(second.close)
+            second.recv(65_536)
+            second.sendall(REFUSED)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        sock.settimeout(SECONDS)
         otp = connect(path)
-        assert not otp.verify("alice", CODE)
-    path.unlink()
-    with Fake(path, refused):
-        assert not otp.verify("alice", CODE)
+        assert not otp.verify("alice", "000000")
+        first_done.set()
+        assert sent.wait(SECONDS)
+        assert not otp.verify("alice", "000000")
+        thread.join()
+
+
+@pytest.mark.parametrize("kind", ["blocking", *LOOPS])
+def test_a_call_of_which_a_part_was_sent_is_not_sent_again(kind: str, tmp_path: Path) -> None:
+    """When the connection breaks in the middle of a long call, that is an error: no second connection is tried."""
+    path = tmp_path / "verify"
+    exchange = Exchange(Check(user="alice", responses=("1" * 60_000,)))
+
+    def shrink(line: Any) -> None:
+        line._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+    def send() -> None:
+        if kind == "blocking":
+            with contextlib.closing(Line(path, math.inf)) as line:
+                shrink(line)
+                line.send(exchange, SECONDS)
+        else:
+            with contextlib.closing(new_loop(kind)) as loop:
+                loop.run_until_complete(send_async())
+
+    async def send_async() -> None:
+        line = await AsyncLine.connect(path, math.inf)
+        shrink(line)
+        with contextlib.closing(line):
+            await line.send(exchange, SECONDS)
+
+    with contextlib.closing(bound(path)) as sock:
+        sock.listen()
+
+        def read_a_little() -> None:
+            connection, _ = sock.accept()
+            with connection:
+                connection.recv(100)
+
+        thread = threading.Thread(target=read_a_little)
+        thread.start()
+        with pytest.raises(UnavailableError, match="may have been judged"):
+            send()
+        thread.join()
 
 
 @pytest.mark.parametrize(
