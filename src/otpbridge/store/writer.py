@@ -178,11 +178,13 @@ class Writer:
         return driver.cursor()
 
     def _roll_back(self, cursor: Any) -> None:
-        try:
-            cursor.execute("ROLLBACK")
-        except Exception as error:  # noqa: BLE001 - the connection is gone; the next batch opens another
-            log.warning("store: roll-back failed, connecting again: %s", _brief(error))
-            self._connection.invalidate()
+        # SQLite ends a transaction by itself when the disk is full.
+        if getattr(cursor.connection, "in_transaction", True):
+            try:
+                cursor.execute("ROLLBACK")
+            except Exception as error:  # noqa: BLE001 - the connection is gone; the next batch opens another
+                log.warning("store: roll-back failed, connecting again: %s", _brief(error))
+                self._connection.invalidate()
 
     def _deliver(self, batch: list[_Job], rows: list[AuditRow]) -> None:
         for job in batch:

@@ -1,0 +1,116 @@
+"""A store of its own for a test, in this process, with a clock that the test sets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from otpbridge.config import Key
+from otpbridge.model import (
+    AuditEvent,
+    Backoff,
+    Kind,
+    OtpParameters,
+    Secret,
+    State,
+    Token,
+    Verdict,
+)
+from otpbridge.store import tokens, users
+from otpbridge.store.settle import Settlement, Spend
+from otpbridge.store.store import Store, open_store
+from otpbridge.vault.keys import KeyPlace
+from otpbridge.vault.seal import token_identity
+
+NOW = 1_800_000_000_000
+RULE = Backoff(limit=3, first_wait=1000, longest_wait=300_000, forget=900_000)
+SOURCE_RULE = Backoff(limit=5, first_wait=1000, longest_wait=300_000, forget=900_000)
+
+
+def place(folder):
+    """The embedded key of a folder."""
+    return KeyPlace(Key(), folder, None)
+
+
+def opened(folder, rules=(RULE, SOURCE_RULE)):
+    """The store of a folder, not started."""
+    return open_store(None, folder, place(folder), os.urandom, rules)
+
+
+@asynccontextmanager
+async def running(folder, rules=(RULE, SOURCE_RULE)):
+    """The store of a folder, started."""
+    store = opened(folder, rules)
+    store.start()
+    try:
+        yield Rig(store)
+    finally:
+        await store.close()
+
+
+@dataclass
+class Rig:
+    """Short ways to do things to a store."""
+
+    store: Store
+
+    async def change(self, work: Any, now: int = NOW) -> Any:
+        """Run a change."""
+        return await self.store.change(work, now)
+
+    async def token(self, name="alice", token_id="t1", *, kind=Kind.TOTP, state=State.ACTIVE, seed=None, label="l"):
+        """Add a user (if new) with a token; returns it as stored."""
+        token = Token(
+            token_id,
+            name,
+            "local",
+            kind,
+            State.PENDING,
+            OtpParameters(),
+            label=label,
+            created_at=NOW // 1000,
+            expires_at=NOW // 1000 + 600,
+        )
+        seed = Secret(os.urandom(20)) if seed is None else seed
+
+        def work(transaction):
+            users.ensure(transaction, "local", name)
+            sealed = self.store.vault.seal(seed, token_identity(token))
+            tokens.add(transaction, token, sealed, self.store.fingerprint(seed))
+            if state is not State.PENDING:
+                tokens.confirm(transaction, token_id, 0, 0)
+            if state not in {State.PENDING, State.ACTIVE}:
+                tokens.change_state(transaction, token_id, {State.ACTIVE}, state)
+
+        await self.change(work)
+        return self.find(token_id)
+
+    def find(self, token_id):
+        """A token as stored."""
+        return self.store.read(lambda connection: tokens.find(connection, token_id))
+
+    def attempt(self, name="alice", *, spend=None, passed=None, source=None, now=NOW):
+        """Settle one attempt; the future gives the ruling."""
+        spends = () if spend is None else (Spend(*spend, 0),)
+        return self.store.settle(
+            Settlement(
+                users.subject_key("local", name),
+                None if source is None else users.source_key(source),
+                bool(spends) if passed is None else passed,
+                spends,
+                now,
+                lambda ruling: (AuditEvent("verify", user=name, verdict=Verdict.AUTH_ERR), ruling),
+            )
+        )
+
+    def misses(self, name="alice"):
+        """What back-off knows of a user."""
+        return self.store.throttle(users.subject_key("local", name))
+
+
+def run(work):
+    """Run a coroutine function's coroutine."""
+    return asyncio.run(work)
