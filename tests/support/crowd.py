@@ -1,0 +1,190 @@
+"""Many processes that all do the same thing at the same moment, round after round.
+
+    verdicts = over_socket(path, 8, [Round("alice", ["123456"])])      # [["success", "auth_err", …]]
+    codes = through_pam(stack_folder, "otp", 8, [Round("alice", ["123456"])])   # [[0, 7, …]]
+
+Each process opens its connection (or brings its login to the prompt) first; a barrier then lets all go at once.
+Member `i` of a round sends answer `i` of the round, over again from the first when there are fewer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+BARRIER_SECONDS = 60.0
+PAM_CONV_ERR = 19
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What is sent in one round. `users` and `answers` are taken in turn."""
+
+    users: Sequence[str]
+    answers: Sequence[str]
+    rhost: str | None = None
+
+
+def over_socket(path: Path, size: int, rounds: Sequence[Round]) -> list[list[str]]:
+    """Verify over the socket, one call per member and round on a connection that was open before."""
+    return _run({"kind": "socket", "path": os.fspath(path), "size": size}, rounds)
+
+
+def through_pam(folder: Path, service: str, size: int, rounds: Sequence[Round]) -> list[list[int]]:
+    """Log in through `folder`/`service`; every login waits at its prompt for the others."""
+    return _run({"kind": "pam", "folder": os.fspath(folder), "service": service, "size": size}, rounds)
+
+
+def _run(request: Mapping[str, Any], rounds: Sequence[Round]) -> list[list[Any]]:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", __file__],
+        input=json.dumps({**request, "rounds": [asdict(each) for each in rounds]}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    by_member = json.loads(done.stdout)
+    assert len(by_member) == request["size"], done.stderr
+    return [list(outcomes) for outcomes in zip(*by_member, strict=True)]
+
+
+# --- the processes ---
+
+
+class _Line:
+    """A connection to the verify socket."""
+
+    def __init__(self, path: str) -> None:
+        self._sock = socket.socket(socket.AF_UNIX)
+        self._sock.settimeout(BARRIER_SECONDS)
+        self._sock.connect(path)
+        # The first call opens what the daemon opens lazily.
+        self._ask(b'{"method":"org.varlink.service.GetInfo"}\0')
+
+    def check(self, user: str, answer: str, rhost: str | None, wait: Callable[[], object]) -> str:
+        parameters: dict[str, Any] = {"user": user, "responses": [answer]}
+        if rhost is not None:
+            parameters["context"] = {"rhost": rhost}
+        frame = json.dumps({"method": "org.otpbridge.Verify.Check", "parameters": parameters}).encode() + b"\0"
+        wait()
+        return json.loads(self._ask(frame))["parameters"]["verdict"]
+
+    def _ask(self, frame: bytes) -> bytes:
+        self._sock.sendall(frame)
+        reply = b""
+        while not reply.endswith(b"\0"):
+            piece = self._sock.recv(65_536)
+            if not piece:
+                raise EOFError
+            reply += piece
+        return reply[:-1]
+
+
+class _Message(ctypes.Structure):
+    _fields_ = (("style", ctypes.c_int), ("text", ctypes.c_char_p))
+
+
+class _Response(ctypes.Structure):
+    _fields_ = (("text", ctypes.c_void_p), ("retcode", ctypes.c_int))
+
+
+_CONVERSE = ctypes.CFUNCTYPE(
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.POINTER(ctypes.POINTER(_Message)),
+    ctypes.POINTER(ctypes.POINTER(_Response)),
+    ctypes.c_void_p,
+)
+
+
+class _Conversation(ctypes.Structure):
+    _fields_ = (("function", _CONVERSE), ("data", ctypes.c_void_p))
+
+
+class _Pam:
+    """Logins through one PAM service of a private folder."""
+
+    def __init__(self, folder: str, service: str) -> None:
+        self._folder, self._service = folder.encode(), service.encode()
+        self._pam = ctypes.CDLL("libpam.so.0")
+        self._libc = ctypes.CDLL(None)
+        self._libc.calloc.restype = ctypes.c_void_p
+        self._libc.calloc.argtypes = (ctypes.c_size_t, ctypes.c_size_t)
+        self._libc.strdup.restype = ctypes.c_void_p
+        for name in ("pam_authenticate", "pam_end"):
+            getattr(self._pam, name).argtypes = (ctypes.c_void_p, ctypes.c_int)
+        self._pam.pam_set_item.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p)
+
+    def check(self, user: str, answer: str, rhost: str | None, wait: Callable[[], object]) -> int:
+        waited = False
+
+        def converse(count: int, messages: Any, responses: Any, _data: Any) -> int:
+            nonlocal waited
+            array = self._libc.calloc(count, ctypes.sizeof(_Response))
+            items = ctypes.cast(array, ctypes.POINTER(_Response))
+            for index in range(count):
+                if messages[index].contents.style not in {1, 2}:
+                    continue
+                if not waited:
+                    waited = True
+                    wait()
+                items[index].text = self._libc.strdup(answer.encode())
+            responses[0] = items
+            return 0
+
+        function = _CONVERSE(converse)
+        conversation = _Conversation(function, None)
+        handle = ctypes.c_void_p()
+        code = self._pam.pam_start_confdir(
+            self._service, user.encode(), ctypes.byref(conversation), self._folder, ctypes.byref(handle)
+        )
+        if code == 0:
+            if rhost is not None:
+                self._pam.pam_set_item(handle, 4, rhost.encode())
+            code = self._pam.pam_authenticate(handle, 0)
+            self._pam.pam_end(handle, code)
+        if not waited:
+            wait()
+        return code
+
+
+def _member(place: int, request: Mapping[str, Any], barrier: Any, result: Any) -> None:
+    line = _Line(request["path"]) if request["kind"] == "socket" else _Pam(request["folder"], request["service"])
+    outcomes = []
+    for each in request["rounds"]:
+        user = each["users"][place % len(each["users"])]
+        answer = each["answers"][place % len(each["answers"])]
+        outcomes.append(line.check(user, answer, each["rhost"], lambda: barrier.wait(BARRIER_SECONDS)))
+        # Nobody begins the next round while this one goes on.
+        barrier.wait(BARRIER_SECONDS)
+    result.send(outcomes)
+
+
+def _main(request: Mapping[str, Any]) -> None:
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(request["size"])
+    members, results = [], []
+    for place in range(request["size"]):
+        result, far_end = context.Pipe(duplex=False)
+        members.append(context.Process(target=_member, args=(place, request, barrier, far_end)))
+        members[-1].start()
+        far_end.close()
+        results.append(result)
+    # A member that died has closed its end: then this fails, and so does the test.
+    print(json.dumps([result.recv() for result in results]))
+    for member in members:
+        member.join()
+
+
+if __name__ == "__main__":
+    _main(json.load(sys.stdin))
