@@ -636,6 +636,7 @@ def test_threads_do_not_get_each_others_verdicts(rig: Rig) -> None:
     otp.close()
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_child_opens_its_own_connection(rig: Rig, daemon: Daemon) -> None:
     """A web server that forks its workers after the first call does not mix up their answers."""
     with Client(rig.path) as otp:

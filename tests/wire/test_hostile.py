@@ -317,7 +317,7 @@ def test_a_flood_with_unread_replies_stops_itself(process: Callable[..., Process
         for flood in floods:
             flood.sock.close()
         assert other.ask(ACCOUNT, WHO) == SUCCESS
-        assert server.stop() in {"", "WARNING:otpbridge.wire.server:verify: 4 calls cut off\n"}
+        assert server.stop() in {"", "WARNING:otpbridge.wire.server:verify: 4 connections cut off\n"}
 
 
 def test_hostile_connections_leave_no_memory_behind(process: Callable[..., Process]) -> None:

@@ -228,6 +228,28 @@ def test_a_handlers_error_reaches_the_caller(serve: Serve) -> None:
         assert wire.ask(Cancel.METHOD, {"session": "s"}) == gone
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "lines"),
+    [
+        (f"{VERIFY}.UnknownStack", {"stack": "x"}, 0),
+        (f"{VERIFY}.UnknownStack", {"stacks": "x"}, 1),
+        (f"{VERIFY}.Unheard", {}, 1),
+        ("org.example.Other.Error", {}, 1),
+    ],
+)
+def test_an_error_that_is_not_declared_is_logged(
+    serve: Serve, caplog: pytest.LogCaptureFixture, name: str, parameters: dict[str, str], lines: int
+) -> None:
+    """An error that callers cannot know of still reaches them, and the log says that it is a mistake."""
+
+    def fail(_call: Call, _asked: Account) -> AccountReply:
+        raise VarlinkError(name, parameters)
+
+    with serve({Account: fail}) as rig, rig.connect() as wire:
+        assert wire.ask(ACCOUNT, WHO) == {"error": name, "parameters": parameters}
+    assert len(caplog.records) == lines
+
+
 async def _raise_later(_call: Call, asked: Check) -> CheckReply:
     await asyncio.sleep(0)
     raise ValueError(asked.responses)

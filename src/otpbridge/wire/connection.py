@@ -15,7 +15,6 @@ from otpbridge.wire.framing import (
     FrameSplitter,
     FrameTooLongError,
     decode_call,
-    encode_error,
     encode_reply,
 )
 from otpbridge.wire.messages import Message
@@ -295,7 +294,7 @@ class Connection:
         self._end_call(call, frame)
 
     def _answer_error(self, call: Call, error: VarlinkError) -> None:
-        self._end_call(call, encode_error(error.name, error.parameters))
+        self._end_call(call, self._server.service.error_frame(error))
 
     def _answer_failure(self, call: Call, error: BaseException) -> None:
         answer = self._server.service.failed(call, error)

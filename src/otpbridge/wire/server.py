@@ -80,7 +80,7 @@ class Server:
                 async with asyncio.timeout(seconds):
                     await self._empty.wait()
             except TimeoutError:
-                log.warning("%s: %d calls cut off", self._name, len(self._all))
+                log.warning("%s: %d connections cut off", self._name, len(self._all))
         for connection in list(self._all):
             connection.close()
         if self._sweeper is not None:

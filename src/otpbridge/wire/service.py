@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import traceback
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from typing import Any
 
 import msgspec
@@ -19,7 +19,12 @@ from otpbridge.errors import OtpBridgeError
 from otpbridge.wire import idl
 from otpbridge.wire.calls import SERVICE, Call, Failure, Handler, Limits, Peer, PeerGoneError, VarlinkError
 from otpbridge.wire.connection import Connection
-from otpbridge.wire.framing import CallEnvelope, FrameTooLongError, parameters_of
+from otpbridge.wire.framing import (
+    CallEnvelope,
+    FrameTooLongError,
+    encode_error,
+    parameters_of,
+)
 from otpbridge.wire.messages import Message, Request
 from otpbridge.wire.server import Server
 
@@ -135,6 +140,15 @@ class Service:
             name = found[1] if found else "parameters"
             raise VarlinkError(f"{SERVICE}.InvalidParameter", {"parameter": name}) from None
 
+    def error_frame(self, error: VarlinkError) -> bytes:
+        """An error as a reply. One that its interface does not declare is sent and logged: callers cannot know it."""
+        frame = encode_error(error.name, error.parameters)
+        interface, _, name = error.name.rpartition(".")
+        declared = self._interfaces[interface].errors.get(name) if interface in self._interfaces else None
+        if declared is None or declared.fields.keys() != _keys(error.parameters):
+            log.error("the error %s is not declared so in its interface", error.name)
+        return frame
+
     def busy(self, method: str) -> VarlinkError:
         """The error for a caller with too many calls in flight."""
         interface = method.rpartition(".")[0]
@@ -166,6 +180,12 @@ class Service:
         if asked.interface not in self._interfaces:
             raise VarlinkError(f"{SERVICE}.InterfaceNotFound", {"interface": asked.interface[:256]})
         return _Description(description=self._interfaces[asked.interface].text)
+
+
+def _keys(parameters: Message | dict[str, Any]) -> Set[str]:
+    if isinstance(parameters, dict):
+        return parameters.keys()
+    return {field.encode_name for field in msgspec.structs.fields(parameters)}
 
 
 def _without_values(error: BaseException | None) -> str:
