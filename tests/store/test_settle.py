@@ -23,9 +23,7 @@ def test_a_moving_factor_is_spent_once_however_many_try_at_once(tmp_path, parall
         async with running(tmp_path, (Backoff(1000, 1000, 300_000, 900_000), SOURCE_RULE)) as rig:
             token = await rig.token()
             for step in range(10, 30):
-                rulings = await asyncio.gather(
-                    *(rig.attempt(spend=(token.seq, step + 1)) for _ in range(parallel))
-                )
+                rulings = await asyncio.gather(*(rig.attempt(spend=(token.seq, step + 1)) for _ in range(parallel)))
                 assert [ruling.settled for ruling in rulings].count(Settled.PASSED) == 1
                 assert {ruling.settled for ruling in rulings} <= {Settled.PASSED, Settled.SPENT}
 
@@ -75,7 +73,7 @@ def test_the_limit_holds_for_guesses_in_parallel(tmp_path):
     """Limit 3, 16 parallel guesses with one right among them: at most 3 are judged and all 16 are counted."""
 
     async def work():
-        order = random.Random(7)  # noqa: S311
+        order = random.Random(7)
         for round_ in range(20):
             name = f"user{round_}"
             token = await rig.token(name, f"t{round_}")
