@@ -1,0 +1,425 @@
+"""Judging attempts on a real store: verdicts, the prompts before them, and what the audit log says after them."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from storerig import NOW, run, running
+
+from otpbridge.config import parse
+from otpbridge.daemon.attempt import Question
+from otpbridge.daemon.judge import Judge, Subject
+from otpbridge.daemon.policy import Authority
+from otpbridge.model import (
+    Caller,
+    Context,
+    Enforcement,
+    Kind,
+    Notice,
+    NoticeStyle,
+    OtpParameters,
+    Outcome,
+    Prompt,
+    Secret,
+    State,
+    Verdict,
+)
+from otpbridge.otp.hotp import hotp
+from otpbridge.otp.totp import time_step, totp
+from otpbridge.store import auditlog, tokens, users
+from otpbridge.verify.builtin.hotp import Hotp
+from otpbridge.verify.builtin.totp import Totp
+from otpbridge.verify.stack import Stack
+
+SEED = b"12345678901234567890"
+TIME = NOW / 1000
+PLAIN = OtpParameters()
+
+
+class Bench:
+    """A judge over a store, with a clock that the test sets."""
+
+    def __init__(self, rig, *, config="", verifiers=None):
+        self.rig = rig
+        self.time = TIME
+        stack = Stack("default", verifiers or (Totp(1, 10), Hotp(10)))
+        self.judge = Judge(rig.store, parse(config), stack, lambda: self.time, os.urandom)
+
+    def subject(self, user="alice", *, nullok=False, rhost=""):
+        """An attempt that sshd makes."""
+        context = Context(service="sshd", rhost=rhost)
+        return Subject(Caller(0, 0, 42), Authority.ADMIN, "local", user, context, nullok)
+
+    async def check(self, *responses, **about):
+        """The outcome of one call."""
+        return await self.judge.check(self.subject(**about), responses)
+
+    async def enforce(self, enforcement, user="alice"):
+        """Set enforcement whatever the tokens."""
+        await self.rig.change(lambda t: users.enforce(t, "local", user, enforcement, force=True))
+
+    def audit(self):
+        """All entries."""
+        rows = self.rig.store.read(lambda connection: auditlog.newest(connection, 1000))
+        return [json.loads(row.entry) for row in rows]
+
+    def code(self, steps=0):
+        """The TOTP code some steps from now."""
+        return totp(SEED, self.time + 30 * steps, PLAIN)
+
+
+def on_bench(tmp_path, work, **options):
+    """Run `work(bench)` where alice has an active TOTP token."""
+
+    async def whole():
+        async with running(tmp_path) as rig:
+            await rig.token(seed=Secret(SEED))
+            await work(Bench(rig, **options))
+
+    run(whole())
+
+
+def test_a_right_code_passes_once(tmp_path):
+    """Right, then the same again: refused as used, with the token in the audit log and not in the answer."""
+
+    async def work(bench):
+        first, second = await bench.check(bench.code()), await bench.check(bench.code())
+        assert (first.verdict, first.token) == (Verdict.SUCCESS, "t1")
+        assert (second.verdict, second.token) == (Verdict.AUTH_ERR, None)
+        accepted, refused = bench.audit()
+        assert (accepted["verdict"], accepted["token"], accepted["service"]) == ("success", "t1", "sshd")
+        assert (accepted["uid"], accepted["pid"]) == (0, 42)
+        assert refused["reason"] == "code already used"
+
+    on_bench(tmp_path, work)
+
+
+def test_codes_of_the_neighbouring_steps_pass_and_no_others(tmp_path):
+    """One step either way, in order; an earlier one after a later one is spent."""
+
+    async def work(bench):
+        assert (await bench.check(bench.code(-2))).verdict is Verdict.AUTH_ERR
+        assert (await bench.check(bench.code(2))).verdict is Verdict.AUTH_ERR
+        assert (await bench.check(bench.code(-1))).verdict is Verdict.SUCCESS
+        assert (await bench.check(bench.code())).verdict is Verdict.SUCCESS
+        assert (await bench.check(bench.code(1))).verdict is Verdict.SUCCESS
+        assert (await bench.check(bench.code())).verdict is Verdict.AUTH_ERR
+
+    on_bench(tmp_path, work)
+
+
+def test_a_clock_that_runs_away_is_followed(tmp_path):
+    """A device that loses a step now and then keeps working, up to the bound."""
+
+    async def work(bench):
+        for behind in range(1, 11):
+            bench.time += 3600
+            assert (await bench.check(bench.code(-behind))).verdict is Verdict.SUCCESS
+        assert bench.rig.find("t1").token.drift == -10
+        bench.time += 3600
+        assert (await bench.check(bench.code())).verdict is Verdict.SUCCESS, (
+            "the code of now passes whatever the drift"
+        )
+
+    on_bench(tmp_path, work)
+
+
+def test_a_clock_step_back_does_not_bring_spent_codes_back(tmp_path):
+    """What was spent stays spent when the server's clock is set back."""
+
+    async def work(bench):
+        code = bench.code()
+        assert (await bench.check(code)).verdict is Verdict.SUCCESS
+        bench.time -= 60
+        assert (await bench.check(code)).verdict is Verdict.AUTH_ERR
+        bench.time += 60
+        assert (await bench.check(code)).verdict is Verdict.AUTH_ERR
+
+    on_bench(tmp_path, work)
+
+
+def test_hotp_looks_ahead_and_never_back(tmp_path):
+    """Skipped counters are spent with the one that was shown."""
+
+    async def work(bench):
+        await bench.rig.token("bob", "h", kind=Kind.HOTP, seed=Secret(b"h" * 20))
+
+        async def show(counter):
+            return (await bench.check(hotp(b"h" * 20, counter, PLAIN), user="bob")).verdict
+
+        assert await show(5) is Verdict.SUCCESS
+        assert await show(5) is Verdict.AUTH_ERR
+        assert await show(3) is Verdict.AUTH_ERR
+        assert await show(6 + 10) is Verdict.SUCCESS
+        assert await show(17 + 11) is Verdict.AUTH_ERR
+
+    on_bench(tmp_path, work)
+
+
+def test_any_of_several_tokens_serves(tmp_path):
+    """The user never says which."""
+
+    async def work(bench):
+        await bench.rig.token(token_id="t2", seed=Secret(b"s" * 20), label="second")
+        assert (await bench.check(totp(b"s" * 20, TIME, PLAIN))).token == "t2"
+        assert (await bench.check(bench.code())).token == "t1"
+
+    on_bench(tmp_path, work)
+
+
+REFUSED_ALIKE = ("unknown user", "required without token", "wrong code", "used code", "disabled token")
+
+
+@pytest.mark.parametrize("case", REFUSED_ALIKE)
+def test_refusals_look_alike_and_only_the_audit_log_says_why(tmp_path, case):
+    """The same prompt, the same verdict; the reason stays inside."""
+
+    async def work(bench):
+        await bench.enforce(Enforcement.REQUIRED)
+        user, code = "alice", bench.code()
+        if case == "unknown user":
+            user = "nobody"
+        elif case == "required without token":
+            user = "carol"
+            await bench.rig.change(lambda t: users.add(t, "local", "carol"))
+            await bench.enforce(Enforcement.REQUIRED, "carol")
+        elif case == "wrong code":
+            code = f"{(int(code) + 1) % 1_000_000:06d}"
+        elif case == "used code":
+            assert (await bench.check(code)).verdict is Verdict.SUCCESS
+        else:
+            await bench.rig.change(lambda t: tokens.change_state(t, "t1", {State.ACTIVE}, State.DISABLED))
+        conversation, step = await bench.judge.begin(bench.subject(user))
+        assert isinstance(step, Question)
+        assert step.prompt == Prompt("Verification code: ")
+        outcome = await bench.judge.answer(conversation, [code])
+        assert (outcome.verdict, outcome.token, outcome.retry_after) == (Verdict.AUTH_ERR, None, None)
+        reasons = {
+            "unknown user": "wrong code: user not in the store",
+            "required without token": "wrong code: no token",
+            "wrong code": "wrong code",
+            "used code": "code already used",
+            "disabled token": "wrong code: no token",
+        }
+        assert bench.audit()[-1]["reason"] == reasons[case]
+        assert bench.rig.misses(user).misses == 1
+
+    on_bench(tmp_path, work)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["12 34 56 7", "１２３４５６", "1234567", "12345", "-123456", "x" * 60_000, "12345a", "123\n456", "\x00"],  # noqa: RUF001
+)
+def test_odd_answers_are_refused_like_wrong_codes(tmp_path, answer):
+    """Whatever is typed: one verdict, one miss, no error."""
+
+    async def work(bench):
+        assert (await bench.check(answer)).verdict is Verdict.AUTH_ERR
+        assert bench.rig.misses().misses == 1
+
+    on_bench(tmp_path, work)
+
+
+def test_a_code_may_be_typed_in_groups(tmp_path):
+    """`123 456` is the code that the authenticator shows."""
+
+    async def work(bench):
+        code = bench.code()
+        assert (await bench.check(f" {code[:3]} {code[3:]} ")).verdict is Verdict.SUCCESS
+        assert (await bench.check(f"{code[:3]}-{code[3:]}")).verdict is Verdict.AUTH_ERR, (
+            "another spelling is no new code"
+        )
+
+    on_bench(tmp_path, work)
+
+
+def test_an_empty_answer_counts_as_no_guess(tmp_path):
+    """Required: refused and not counted. Optional: let pass."""
+
+    async def work(bench):
+        assert (await bench.check("")).verdict is Verdict.IGNORE
+        assert (await bench.check()).verdict is Verdict.IGNORE
+        await bench.enforce(Enforcement.REQUIRED)
+        for answer in ("", "  ", "\t"):
+            assert (await bench.check(answer)).verdict is Verdict.AUTH_ERR
+        assert bench.rig.misses().misses == 0
+
+    on_bench(tmp_path, work)
+
+
+def test_optional_with_a_token_refuses_a_wrong_code(tmp_path):
+    """NOT REQUIRED: a right code lets in, a wrong one refuses, so that a test means something."""
+
+    async def work(bench):
+        assert (await bench.check("000000")).verdict is Verdict.AUTH_ERR
+        assert (await bench.check(bench.code())).verdict is Verdict.SUCCESS
+
+    on_bench(tmp_path, work)
+
+
+def test_users_without_a_token_pass_only_by_policy(tmp_path):
+    """optional without token: ignore, unasked. Unknown: refused, unless nullok or the configuration says so."""
+
+    async def work(bench):
+        await bench.rig.change(lambda t: users.add(t, "local", "carol"))
+        assert (await bench.check("1", user="carol")).verdict is Verdict.IGNORE
+        assert (await bench.check("1", user="nobody")).verdict is Verdict.AUTH_ERR
+        assert (await bench.check("1", user="nobody", nullok=True)).verdict is Verdict.IGNORE
+        lenient = Bench(bench.rig, config='[users]\nunknown = "ignore"')
+        assert (await lenient.check("1", user="nobody")).verdict is Verdict.IGNORE
+        await bench.enforce(Enforcement.REQUIRED, "carol")
+        assert (await bench.check("1", user="carol", nullok=True)).verdict is Verdict.AUTH_ERR
+        assert (await bench.judge.account(bench.subject("carol"))).verdict is Verdict.PERM_DENIED
+        assert (await bench.judge.account(bench.subject("alice"))).verdict is Verdict.SUCCESS
+        assert (await bench.judge.account(bench.subject("nobody"))).verdict is Verdict.PERM_DENIED
+        assert (await bench.judge.account(bench.subject("nobody", nullok=True))).verdict is Verdict.IGNORE
+
+    on_bench(tmp_path, work)
+
+
+def test_back_off_is_told_in_whole_seconds(tmp_path):
+    """maxtries with retryAfter; a right code is turned away too, and passes afterwards."""
+
+    async def work(bench):
+        for _ in range(3):
+            assert (await bench.check("000000")).verdict is Verdict.AUTH_ERR
+        blocked = await bench.check(bench.code())
+        assert (blocked.verdict, blocked.retry_after) == (Verdict.MAXTRIES, 1)
+        bench.time += 1
+        assert (await bench.check(bench.code())).verdict is Verdict.SUCCESS
+
+    on_bench(tmp_path, work)
+
+
+def test_a_token_changed_while_the_person_types_is_judged_as_it_is_then(tmp_path):
+    """Revoked between prompt and answer: refused. Added between: accepted."""
+
+    async def work(bench):
+        conversation, _ = await bench.judge.begin(bench.subject())
+        await bench.rig.change(lambda t: tokens.change_state(t, "t1", {State.ACTIVE}, State.REVOKED))
+        assert (await bench.judge.answer(conversation, [bench.code()])).verdict is Verdict.AUTH_ERR
+        conversation, _ = await bench.judge.begin(bench.subject("nobody"))
+        await bench.rig.token("nobody", "t2", seed=Secret(b"s" * 20))
+        assert (await bench.judge.answer(conversation, [totp(b"s" * 20, TIME, PLAIN)])).verdict is Verdict.SUCCESS
+
+    on_bench(tmp_path, work)
+
+
+class Failing:
+    """A verifier that raises."""
+
+    name = "failing"
+
+    async def verify(self, attempt):
+        """Break."""
+        raise ZeroDivisionError("a code is 123456")
+
+
+class Chatty:
+    """A verifier that tells, asks twice and passes on the right second answer."""
+
+    name = "chatty"
+
+    async def verify(self, attempt):
+        """Ask for a word."""
+        await attempt.tell(Notice("hello", NoticeStyle.INFO))
+        word = await attempt.ask(Prompt("Word: "))
+        return Verdict.SUCCESS if word == "please" else Verdict.AUTH_ERR
+
+
+class Nonsense:
+    """A verifier that returns what is no verdict."""
+
+    name = "nonsense"
+
+    async def verify(self, attempt):
+        """Say yes in a way that is none."""
+        return True
+
+
+def test_a_verifier_that_raises_does_not_pass_and_stops_nobody(tmp_path, caplog):
+    """authinfo_unavail alone; with another verifier behind it, that one decides. Nothing of the error is logged."""
+
+    async def work(bench):
+        assert (await bench.check(bench.code())).verdict is Verdict.AUTHINFO_UNAVAIL
+        both = Bench(bench.rig, verifiers=(Failing(), Totp(1, 10)))
+        assert (await both.check(both.code())).verdict is Verdict.SUCCESS
+        assert "ZeroDivisionError" in caplog.text
+        assert "123456" not in caplog.text
+
+    on_bench(tmp_path, work, verifiers=(Failing(),))
+
+
+def test_a_verifier_that_returns_no_verdict_does_not_pass(tmp_path):
+    """True is not success."""
+
+    async def work(bench):
+        assert (await bench.check("x")).verdict is not Verdict.SUCCESS
+
+    on_bench(tmp_path, work, verifiers=(Nonsense(),))
+
+
+def test_notices_reach_the_person(tmp_path):
+    """What a verifier tells stands ready with the question."""
+
+    async def work(bench):
+        conversation, step = await bench.judge.begin(bench.subject())
+        assert isinstance(step, Question)
+        assert conversation.attempt.notices == [Notice("hello", NoticeStyle.INFO)]
+        outcome = await bench.judge.answer(conversation, ["please"])
+        assert isinstance(outcome, Outcome)
+        assert outcome.verdict is Verdict.SUCCESS
+
+    on_bench(tmp_path, work, verifiers=(Chatty(),))
+
+
+def test_a_seed_that_does_not_open_refuses(tmp_path, caplog):
+    """A row that somebody edited is unavailable, never a pass."""
+
+    async def work(bench):
+        def edit(transaction):
+            from sqlalchemy import update
+
+            from otpbridge.store import tables
+
+            transaction.connection.execute(update(tables.token).values(digits=8))
+
+        await bench.rig.change(edit)
+        for code in (bench.code(), totp(SEED, TIME, OtpParameters(digits=8))):
+            assert (await bench.check(code)).verdict is Verdict.AUTHINFO_UNAVAIL
+        assert "does not open" in caplog.text
+
+    on_bench(tmp_path, work)
+
+
+def test_who_has_no_token_costs_the_same_work(tmp_path, monkeypatch):
+    """Unknown, tokenless and wrong: each opens one seed and computes one window, also after a key rotation."""
+    from otpbridge.vault.keys import Keyring, MasterKey
+    from otpbridge.vault.seal import Vault
+
+    opened = []
+    original = Vault.open
+
+    def counted(self, sealed, identity):
+        opened.append(1)
+        return original(self, sealed, identity)
+
+    monkeypatch.setattr(Vault, "open", counted)
+
+    async def work(bench):
+        await bench.rig.change(lambda t: users.add(t, "local", "carol"))
+        await bench.enforce(Enforcement.REQUIRED, "carol")
+        vault = bench.rig.store.vault
+        for _ in range(2):
+            for user in ("alice", "carol", "nobody"):
+                opened.clear()
+                assert (await bench.check("000000", user=user)).verdict is Verdict.AUTH_ERR
+                assert len(opened) == 1
+            vault.keyring = Keyring(MasterKey.of(Secret(os.urandom(32))), (vault.keyring.primary,))
+        step = time_step(TIME, PLAIN)
+        assert step > 0
+
+    on_bench(tmp_path, work)
