@@ -209,9 +209,13 @@ def test_refusals_look_alike_and_only_the_audit_log_says_why(tmp_path, case):
     on_bench(tmp_path, work)
 
 
+FULL_WIDTH = "".join(chr(0xFF10 + digit) for digit in range(1, 7))
+
+
 @pytest.mark.parametrize(
     "answer",
-    ["12 34 56 7", "１２３４５６", "1234567", "12345", "-123456", "x" * 60_000, "12345a", "123\n456", "\x00"],  # noqa: RUF001
+    ["12 34 56 7", FULL_WIDTH, "1234567", "12345", "-123456", "x" * 60_000, "12345a", "123\n456", "\x00"],
+    ids=["7 digits", "full-width", "7 together", "5 digits", "minus", "60 KB", "a letter", "a line end", "NUL"],
 )
 def test_odd_answers_are_refused_like_wrong_codes(tmp_path, answer):
     """Whatever is typed: one verdict, one miss, no error."""
@@ -229,9 +233,8 @@ def test_a_code_may_be_typed_in_groups(tmp_path):
     async def work(bench):
         code = bench.code()
         assert (await bench.check(f" {code[:3]} {code[3:]} ")).verdict is Verdict.SUCCESS
-        assert (await bench.check(f"{code[:3]}-{code[3:]}")).verdict is Verdict.AUTH_ERR, (
-            "another spelling is no new code"
-        )
+        # Another spelling is no new code.
+        assert (await bench.check(f"{code[:3]}-{code[3:]}")).verdict is Verdict.AUTH_ERR
 
     on_bench(tmp_path, work)
 
