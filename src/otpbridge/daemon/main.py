@@ -70,9 +70,14 @@ class Options:
 
 
 def harden() -> None:
-    """No core dump, no ptrace by the same uid, nothing readable by others: this process holds keys."""
+    """No core dump, no ptrace by the same uid, nothing readable by others: this process holds keys.
+
+    And as many descriptors as it may have: each connection is one.
+    """
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
@@ -111,6 +116,7 @@ class Daemon:
             started_at=int(clock()),
         )
         self._keys = keys
+        self._services: list[Service] = []
 
     async def run(self) -> None:
         """Serve until told to stop."""
@@ -122,6 +128,7 @@ class Daemon:
         owned = {} if handed else sockets.bind(self._options.run_dir, self._desk.config.admin_group)
         self._store.start()
         servers = [Server(self._service(name), sock, name=name) for name, sock in (handed or owned).items()]
+        self._services = [server.service for server in servers]
         for server in servers:
             await server.start()
         chores = [asyncio.create_task(self._tidy()), asyncio.create_task(self._watchdog())]
@@ -187,7 +194,6 @@ class Daemon:
                 messages.RotateKey: KeyDesk(desk, self._keys).rotate,
                 messages.Backup: BackupDesk(desk).backup,
             }
-        bounds = desk.config.limits
         return Service(
             vendor="otpbridge",
             product="otpbridged",
@@ -197,14 +203,18 @@ class Daemon:
             handlers={request: guarded(handler) for request, handler in handlers.items()},
             streaming=_STREAMING,
             failure=said,
-            limits=Limits(
-                trusted_uids=desk.rights.trusted,
-                connections_per_uid=bounds.connections_per_uid,
-                connections_root=bounds.connections_trusted,
-                calls_in_flight_per_uid=bounds.calls_per_uid,
-                calls_in_flight_root=bounds.calls_trusted,
-                idle_seconds=float(bounds.idle),
-            ),
+            limits=self._limits(),
+        )
+
+    def _limits(self) -> Limits:
+        bounds = self._desk.config.limits
+        return Limits(
+            trusted_uids=self._desk.rights.trusted,
+            connections_per_uid=bounds.connections_per_uid,
+            connections_root=bounds.connections_trusted,
+            calls_in_flight_per_uid=bounds.calls_per_uid,
+            calls_in_flight_root=bounds.calls_trusted,
+            idle_seconds=float(bounds.idle),
         )
 
     def _reload(self) -> None:
@@ -219,13 +229,15 @@ class Daemon:
         else:
             fixed = [
                 name
-                for name in ("key", "store", "throttle", "limits", "admin_group")
+                for name in ("key", "store", "throttle", "admin_group")
                 if getattr(fresh, name) != getattr(desk.config, name)
             ]
             if fixed:
                 log.warning("reload: changes in %s count only after a restart", ", ".join(fixed))
             desk.judge = Judge(desk.store, fresh, _stack(fresh), desk.clock, desk.random)
             desk.config, desk.rights = fresh, rights
+            for service in self._services:
+                service.limits = self._limits()
             log.info("reload: done")
         self._notifier.tell("READY=1")
 
