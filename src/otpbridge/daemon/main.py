@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 10.0
 _TIDY_SECONDS = 60.0
-_SWITCH_SECONDS = 0.0002
+_SWITCH_SECONDS = 0.001
 _PR_SET_DUMPABLE = 4
 
 _STREAMING = (
