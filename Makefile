@@ -33,7 +33,7 @@ test: .venv/.ready ## install what is missing, then run all tests
 coverage: .venv/.ready ## all tests with a coverage report
 	@scripts/system-packages pam test peers
 	rm -f .coverage .coverage.*
-	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(PY) -m coverage run -m pytest $(PYTEST_ARGS)
+	$(PY) -m coverage run -m pytest $(PYTEST_ARGS)
 	$(PY) -m coverage combine -q
 	$(PY) -m coverage report
 

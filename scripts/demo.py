@@ -132,9 +132,9 @@ def steps(demo: Demo) -> None:
 
     demo.say("Check a code over the socket, as a portal does")
     print("   The confirming code again is refused:")
-    print(f"   {demo.cli('verify', demo.user, first, status=1)}")
+    print(f"   {json.dumps(demo.cli('verify', demo.user, first, status=1))}")
     print("   The next one is right:")
-    print(f"   {demo.cli('verify', demo.user, second)}")
+    print(f"   {json.dumps(demo.cli('verify', demo.user, second))}")
 
     demo.say("Log in through a real PAM stack (libpam, pam_otpbridge.so)")
     demo.login(third, PAM_SUCCESS, "let in")
