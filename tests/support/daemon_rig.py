@@ -78,7 +78,7 @@ class Daemon:
         self.run_dir = folder / "run"
         self.config_file = folder / "otpbridge.toml"
         self._prefix = list(prefix)
-        self._environment = dict(environment or plain_environment())
+        self.environment = dict(environment or plain_environment())
         if options is None:
             options = ["--state-dir", os.fspath(self.state_dir), "--run-dir", os.fspath(self.run_dir)]
             self.configure(config or "")
@@ -86,6 +86,7 @@ class Daemon:
         self._options = list(options)
         self._news = threading.Condition()
         self._said: list[str] = []
+        self._ended = False
         self._process: subprocess.Popen[str] | None = None
         self._listener: threading.Thread | None = None
 
@@ -106,14 +107,14 @@ class Daemon:
     def launch(self) -> Daemon:
         """Start it without waiting."""
         assert not self.running
-        self._said = []
+        self._said, self._ended = [], False
         self._process = subprocess.Popen(
             [*self._prefix, os.fspath(OTPBRIDGED), *self._options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env=self._environment,
+            env=self.environment,
         )
         self._listener = threading.Thread(target=self._listen, args=(self._process,))
         self._listener.start()
@@ -151,9 +152,7 @@ class Daemon:
     def wait_for(self, text: str, count: int = 1) -> None:
         """Wait until it has said this, so many times."""
         with self._news:
-            there = self._news.wait_for(
-                lambda: "".join(self._said).count(text) >= count or not self._listening(), SECONDS
-            )
+            there = self._news.wait_for(lambda: "".join(self._said).count(text) >= count or self._ended, SECONDS)
             assert there, f"{text!r} was not said: {''.join(self._said)}"
             assert "".join(self._said).count(text) >= count, f"it ended: {''.join(self._said)}"
 
@@ -211,13 +210,8 @@ class Daemon:
         with self.admin() as admin:
             return admin.call(messages.ShowUser(user=user)).user
 
-    def _listening(self) -> bool:
-        return self._listener is not None and not self._ended
-
     def _listen(self, process: subprocess.Popen[str]) -> None:
         assert process.stderr is not None
-        with self._news:
-            self._ended = False
         for line in process.stderr:
             with self._news:
                 self._said.append(line)
@@ -226,8 +220,6 @@ class Daemon:
         with self._news:
             self._ended = True
             self._news.notify_all()
-
-    _ended = False
 
 
 @dataclass(slots=True)
@@ -303,6 +295,14 @@ def command(
     )
     assert b"Traceback" not in done.stderr, done.stderr.decode()
     return done
+
+
+def build_preload(name: str, folder: Path) -> Path:
+    """Build `tests/support/NAME.c` as a library to preload."""
+    source = Path(__file__).with_name(f"{name}.c")
+    library = folder / f"{name}.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, source], check=True, timeout=SECONDS)
+    return library
 
 
 # --- other users ---

@@ -8,7 +8,7 @@ from collections import Counter, deque
 
 import pytest
 from crash_load import DIGITS, Book, Device, Load
-from daemon_rig import LONG, Daemon, private_folder, provision
+from daemon_rig import LONG, Daemon, build_preload, plain_environment, private_folder, provision
 
 from otpbridge.model import Kind
 from otpbridge.wire import messages
@@ -18,8 +18,11 @@ pytestmark = [pytest.mark.system, pytest.mark.campaign, pytest.mark.timeout(3600
 ROUNDS = 200 if LONG else 8
 LIVES_CUT_SHORT = 4
 """In one round of so many, the daemon is killed once more while it starts."""
+SLOW_LIVES = 2
+"""In one round of so many, commits take longer, so that the end comes in the middle of one nearly always."""
+SLOW_WRITE_US = 400
 MOST_ANSWERS = 400
-REPLAYS = 200
+REPLAYS = 200 if LONG else 60
 CONFIG = """
 [throttle]
 limit = 1000
@@ -30,7 +33,8 @@ source_limit = 100000
 @pytest.fixture
 def daemon():
     with private_folder() as folder:
-        rig = Daemon(folder, config=CONFIG)
+        preload = {"LD_PRELOAD": str(build_preload("slow_write", folder))}
+        rig = Daemon(folder, config=CONFIG, environment=plain_environment(**preload))
         yield rig
         rig.kill()
 
@@ -55,7 +59,8 @@ def live_and_die(daemon, devices, number):
 
 
 def rise(daemon, number):
-    """Start again; now and then the daemon dies once more while it starts."""
+    """Start again; now and then the daemon dies once more while it starts, or writes slowly from now on."""
+    daemon.environment["SLOW_WRITE_US"] = "0" if number % SLOW_LIVES else str(SLOW_WRITE_US)
     if number % LIVES_CUT_SHORT == 0:
         daemon.launch()
         until = time.monotonic() + random.uniform(0, 0.4)
