@@ -272,11 +272,12 @@ def put(daemon: Daemon, keys: Mapping[str, Key], client: str | None = None) -> N
     assert (reply.imported, reply.errors) == (len(lines), ())
 
 
-def enrolled(client: Client, user: str, kind: Kind = Kind.TOTP, **options: Any) -> tuple[str, Key]:
+def enrolled(daemon: Daemon, user: str, kind: Kind = Kind.TOTP, **options: Any) -> tuple[str, Key]:
     """Enrol and confirm a token over the socket; its id, and the key that the reply showed."""
-    started = client.enrol(user, kind, **options)
-    key = Key(kind, options.get("digits") or 6, options.get("period") or 30, bytes.fromhex(started.seed_hex))
-    assert client.confirm(started.token, key.code()).confirmed
+    with daemon.client() as client:
+        started = client.enrol(user, kind, **options)
+        key = Key(kind, options.get("digits") or 6, options.get("period") or 30, bytes.fromhex(started.seed_hex))
+        assert client.confirm(started.token, key.code()).confirmed
     return started.token, key
 
 

@@ -97,7 +97,11 @@ def _lines(connection: Connection, now: int) -> Iterator[bytes]:
 def check(file: BinaryIO, vault: Vault) -> Secret:
     """Read a whole backup and check it; returns the store's own secret. Raises StoreError or SealBrokenError."""
     header = _header(file.readline(_LONGEST_LINE))
-    root = vault.open(base64.b64decode(header.root), rekey.ROOT_IDENTITY)
+    try:
+        sealed = base64.b64decode(header.root, validate=True)
+    except ValueError:
+        raise _damaged() from None
+    root = vault.open(sealed, rekey.ROOT_IDENTITY)
     file.seek(0)
     mac = hmac.new(derive(root, "backup").reveal(), digestmod=hashlib.sha256)
     count = -1
@@ -215,7 +219,11 @@ def _parsed(line: bytes, kind: type[Any]) -> Any:
     try:
         return msgspec.json.decode(line, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise StoreError("this is not an otpbridge backup, or it is damaged") from None
+        raise _damaged() from None
+
+
+def _damaged() -> StoreError:
+    return StoreError("this is not an otpbridge backup, or it is damaged")
 
 
 def _values(table: Table, values: Iterable[Any]) -> list[Any]:
