@@ -279,3 +279,25 @@ def _limit_pages(store, most=None):
     now = cursor.execute("PRAGMA page_count").fetchone()[0]
     cursor.execute(f"PRAGMA max_page_count = {most or now}")
     return now
+
+
+def test_a_lone_attempt_is_settled_on_the_spot_and_just_as_exactly(tmp_path):
+    """When nobody else is served the way to the writer's thread is saved; once, counted and durable hold alike."""
+
+    async def work():
+        served = 1
+        async with running(tmp_path, alone=lambda: served <= 1) as rig:
+            token = await rig.token()
+            for step in range(10, 200):
+                served = 1 + step % 2
+                both = [rig.attempt(spend=(token.seq, step)), rig.attempt(spend=(token.seq, step))]
+                if served == 1:
+                    assert all(ruling.done() for ruling in both)
+                rulings = [(await ruling).settled for ruling in both]
+                assert rulings == [Settled.PASSED, Settled.SPENT]
+                with rig.store.engine.connect() as other:
+                    assert tokens.find(other, "t1").token.moving_factor == step
+            with rig.store.engine.connect() as other:
+                assert rig.store.audit.check(other).entries == 2 * 190
+
+    run(work())

@@ -41,10 +41,10 @@ def opened(folder, rules=(RULE, SOURCE_RULE)):
 
 
 @asynccontextmanager
-async def running(folder, rules=(RULE, SOURCE_RULE)):
+async def running(folder, rules=(RULE, SOURCE_RULE), *, alone=None):
     """The store of a folder, started."""
     store = opened(folder, rules)
-    store.start()
+    store.start(alone)
     try:
         yield Rig(store)
     finally:

@@ -126,8 +126,8 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         handed = systemd.listening()
         owned = {} if handed else sockets.bind(self._options.run_dir, self._desk.config.admin_group)
-        self._store.start()
         servers = [Server(self._service(name), sock, name=name) for name, sock in (handed or owned).items()]
+        self._store.start(alone=lambda: sum(server.connections for server in servers) <= 1)
         self._services = [server.service for server in servers]
         for server in servers:
             await server.start()

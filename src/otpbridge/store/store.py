@@ -81,10 +81,15 @@ class Store:
         """Where the store is, without a password."""
         return self.engine.url.render_as_string(hide_password=True)
 
-    def start(self) -> None:
-        """Begin to write."""
+    def start(self, alone: Callable[[], bool] | None = None) -> None:
+        """Begin to write.
+
+        `alone` says whether nobody else is being served now; then a local store is written to on the spot.
+        """
         settler = Settler(self.engine.dialect, *self.rules)
-        self._writer = Writer(self.engine, settler, self.audit, self._tell)
+        if alone is None or self.engine.dialect.name != "sqlite":
+            alone = _never
+        self._writer = Writer(self.engine, settler, self.audit, committed=self._tell, alone=alone)
 
     async def close(self) -> None:
         """Write what is queued and let go of the store."""
@@ -191,6 +196,10 @@ class Store:
         if self._writer is None:
             raise StoreError("the store is not started")
         return self._writer
+
+
+def _never() -> bool:
+    return False
 
 
 def open_store(

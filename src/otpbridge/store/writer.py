@@ -60,8 +60,16 @@ class Writer:
     """Owns the writing connection. Use it from the event loop that made it."""
 
     def __init__(
-        self, engine: Engine, settler: Settler, audit: AuditLog, committed: Callable[[list[AuditRow]], None]
+        self,
+        engine: Engine,
+        settler: Settler,
+        audit: AuditLog,
+        *,
+        committed: Callable[[list[AuditRow]], None],
+        alone: Callable[[], bool],
     ) -> None:
+        self._alone = alone
+        self._writing = threading.Lock()
         self._engine = engine
         self._settler = settler
         self._audit = audit
@@ -88,9 +96,17 @@ class Writer:
         self._connection.close()
 
     def _put(self, work: Settlement[Any] | Callable[[Transaction], Any], now: int) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._queue.put(_Job(work, now, future))
-        return future
+        job = _Job(work, now, self._loop.create_future())
+        if self._alone() and self._queue.empty() and self._writing.acquire(blocking=False):
+            # Nobody could share the commit, or be kept waiting by it: the way to the thread and back is saved.
+            try:
+                rows = self._write([job])
+            finally:
+                self._writing.release()
+            self._deliver([job], rows)
+        else:
+            self._queue.put(job)
+        return job.future
 
     def _run(self) -> None:
         while True:
@@ -105,7 +121,8 @@ class Writer:
                 except queue.Empty:
                     break
             if batch:
-                rows = self._write(batch)
+                with self._writing:
+                    rows = self._write(batch)
                 self._loop.call_soon_threadsafe(self._deliver, batch, rows)
             if job is None:
                 return
