@@ -332,7 +332,9 @@ def as_user(uid: int, gid: int) -> tuple[str, ...]:
     """
     plain = ("setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups")
     for prefix in (plain, (*plain, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")):
-        tried = subprocess.run([*prefix, sys.executable, "-c", "import otpbridge"], check=False, capture_output=True)
+        # By way of a shell: setpriv itself still has root's rights while it looks for the program.
+        started = ["sh", "-c", 'exec "$0" -c "import otpbridge"', sys.executable]
+        tried = subprocess.run([*prefix, *started], check=False, capture_output=True)
         if tried.returncode == 0:
             return prefix
     pytest.skip("cannot run the interpreter as another user here")
