@@ -225,10 +225,11 @@ static enum varlink_fault send_all(const struct varlink *link)
 enum varlink_fault varlink_send(struct varlink *link)
 {
     enum varlink_fault fault;
+    char early;
 
     if (link->call.failed || link->call.used == sizeof link->out)
         fault = VARLINK_SYSTEM;
-    else if (link->in_taken != link->in_used)
+    else if (link->in_taken != link->in_used || recv(link->fd, &early, 1, MSG_PEEK | MSG_DONTWAIT) > 0)
         fault = VARLINK_NONSENSE; /* an answer before its question */
     else {
         link->out[link->call.used++] = '\0';

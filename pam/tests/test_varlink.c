@@ -167,6 +167,15 @@ static void test_an_answer_before_its_question_is_refused(void **state)
     expect_message(pair, "{}");
     json_write(varlink_new_call(&pair->link), "{}");
     assert_int_equal(varlink_send(&pair->link), VARLINK_NONSENSE);
+    expect_message(pair, "{}");
+    json_write(varlink_new_call(&pair->link), "{}");
+    assert_int_equal(varlink_send(&pair->link), VARLINK_OK);
+
+    say(pair, "{}\0", 3);
+    expect_message(pair, "{}");
+    say(pair, "{", 1); /* not read yet */
+    json_write(varlink_new_call(&pair->link), "{}");
+    assert_int_equal(varlink_send(&pair->link), VARLINK_NONSENSE);
 }
 
 static void test_a_closed_peer_raises_no_signal(void **state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -235,7 +236,8 @@ def test_a_daemon_that_dies_at_the_prompt(make_stack, socket_path):
 
 def test_an_answer_before_its_question_refuses(make_stack, socket_path):
     """A verdict sent before the code was, is not the verdict on the code."""
-    with ScriptedDaemon(socket_path, [step(hidden("Code: ")), step(verdict="success")]) as daemon:
+    both = b"".join(json.dumps(reply).encode() + b"\0" for reply in (step(hidden("Code: ")), step(verdict="success")))
+    with ScriptedDaemon(socket_path, both) as daemon:
         refused(make_stack("timeout=60"))
     assert daemon.methods == ["Begin"]
 
