@@ -60,7 +60,7 @@ def folder():
 
 @pytest.mark.system
 def test_an_example_lets_in_exactly_the_right_code_once(example, folder):
-    """0 for the right code; 1 for it a second time, a wrong one, none, a strange user or code, and without a daemon."""
+    """0 for the right code; 1 for it again, a wrong one, none, a strange user or code, and without a daemon."""
     with Daemon(folder) as daemon:
         key = provision(daemon, ["alice"], client="acme")["alice"]
         code = key.code()

@@ -77,6 +77,18 @@ def test_a_misspelt_setting_would_be_found(units, needs):
     assert "ProtectSytem" in run(needs("systemd-analyze"), "verify", "--man=no", *units).stderr
 
 
+def test_systemd_finds_nothing_wrong_with_the_examples(units, needs):
+    """The drop-ins that the documentation offers fit the service."""
+    folder = units[0].with_name(f"{units[0].name}.d")
+    shutil.copytree(SYSTEMD / "examples", folder)
+    assert list(folder.glob("*.conf"))
+    done = run(needs("systemd-analyze"), "verify", "--man=no", *units)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    with (folder / "key-file.conf").open("a") as drop_in:
+        drop_in.write("ReadWritePahts=/srv\n")
+    assert "ReadWritePahts" in run("systemd-analyze", "verify", "--man=no", *units).stderr
+
+
 def test_the_daemon_is_exposed_to_little(units, needs):
     """`systemd-analyze security` rates the service at 0.5 or less; a unit without a sandbox has above 9."""
     done = run(needs("systemd-analyze"), "security", "--offline=true", "--no-pager", units[0])
