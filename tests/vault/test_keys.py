@@ -145,3 +145,14 @@ def test_a_folder_that_cannot_be_written_leaves_no_half_a_key(tmp_path):
     with pytest.raises(VaultError, match="cannot be written"):
         place.create(os.urandom)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_entered_is_told(tmp_path, monkeypatch):
+    """No traceback, and no new key made because the old one was out of reach."""
+
+    def refuse(self, **_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(tmp_path), "stat", refuse)
+    with pytest.raises(KeyUnsafeError, match="Permission denied"):
+        KeyPlace(Key(), tmp_path, str(tmp_path))

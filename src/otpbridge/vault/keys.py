@@ -64,7 +64,7 @@ class KeyPlace:
         self.embedded = state_dir / "master.key"
         wanted = config.source
         if wanted is KeySource.AUTO:
-            if self.credential is not None and self.credential.exists():
+            if self.credential is not None and _exists(self.credential):
                 wanted = KeySource.CREDENTIAL
             else:
                 wanted = KeySource.FILE if self.file is not None else KeySource.EMBEDDED
@@ -88,7 +88,7 @@ class KeyPlace:
         keys = _read(self.path, trust_mode=self.source is KeySource.CREDENTIAL)
         if self.source is KeySource.CREDENTIAL:
             following = self.path.with_name(self.path.name + "-next")
-            if following.exists():
+            if _exists(following):
                 keys = _read(following, trust_mode=True) + keys
         return Keyring(keys[0], tuple(keys[1:]))
 
@@ -106,7 +106,7 @@ class KeyPlace:
 
     def exists(self) -> bool:
         """Whether there is a key here."""
-        return self.path.exists()
+        return _exists(self.path)
 
     @property
     def writable(self) -> bool:
@@ -134,6 +134,13 @@ class KeyPlace:
         except OSError as error:
             draft.unlink(missing_ok=True)
             raise VaultError(f"{self.path}: the master key cannot be written: {error.strerror}") from error
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise KeyUnsafeError(f"{path}: cannot be looked at: {error.strerror}. Mend the modes of its folders") from None
 
 
 def _read(path: Path, *, trust_mode: bool) -> list[MasterKey]:
