@@ -23,6 +23,7 @@ from otpbridge.store.statements import Prepared
 
 HEAD = "audit head"
 GENESIS = bytes(32)
+_BLOCKS = (64, 16, 4, 1)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -65,14 +66,15 @@ class AuditLog:
     def __init__(self, dialect: Dialect, key: Secret) -> None:
         self._key = key
         self._head = Prepared(statements.head(), dialect)
-        self._append = Prepared(statements.append(), dialect)
+        self._appends = [(rows, Prepared(statements.append(rows), dialect)) for rows in _BLOCKS]
         self._move = Prepared(statements.move_head(), dialect)
 
     def append(self, cursor: Any, events: Sequence[tuple[int, AuditEvent]]) -> list[AuditRow]:
         """Write events (with their time in milliseconds) inside the caller's transaction."""
         sequence, mac = self._head.run(cursor).fetchone()
         key = self._key.reveal()
-        rows: list[tuple[int, str, bytes]] = []
+        rows: list[AuditRow] = []
+        values: list[dict[str, Any]] = []
         for at, event in events:
             line = _Line(
                 at / 1000,
@@ -91,10 +93,22 @@ class AuditLog:
             entry = _encode(line)
             sequence += 1
             mac = hmac.digest(key, bytes(mac) + sequence.to_bytes(8, "big") + entry, hashlib.sha256)
-            rows.append((sequence, entry.decode(), mac))
-        self._append.run_many(cursor, rows)
+            rows.append(AuditRow(sequence, entry.decode()))
+            values.append({"s": sequence, "e": rows[-1].entry, "m": mac})
+        self._insert(cursor, values)
         self._move.run(cursor, s=sequence, m=mac)
-        return [AuditRow(row[0], row[1]) for row in rows]
+        return rows
+
+    def _insert(self, cursor: Any, values: Sequence[dict[str, Any]]) -> None:
+        """Insert in few statements: each costs the writer the interpreter lock, which all others want too."""
+        done = 0
+        for size, statement in self._appends:
+            while len(values) - done >= size:
+                block = values[done : done + size]
+                statement.run(
+                    cursor, **{f"{name}{place}": v for place, row in enumerate(block) for name, v in row.items()}
+                )
+                done += size
 
     def check(self, connection: Connection, anchor: str | None = None) -> AuditCheck:
         """Walk the whole chain. `anchor` is one that an earlier check gave. Raises ValueError for a bad anchor."""

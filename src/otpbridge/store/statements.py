@@ -64,14 +64,6 @@ class Prepared:
         cursor.execute(self.sql, [everything[name] for name in self._names] if self._positional else everything)
         return cursor
 
-    def run_many(self, cursor: Any, rows: Sequence[Sequence[Any]]) -> None:
-        """Execute once for each row of positional values."""
-        if self._positional:
-            cursor.executemany(self.sql, rows)
-        else:
-            names = list(self._fixed)
-            cursor.executemany(self.sql, [dict(zip(names, row, strict=True)) for row in rows])
-
 
 def json_rows(rows: Sequence[Sequence[Any]]) -> str:
     """Rows as the one parameter that `_rows` takes apart."""
@@ -180,13 +172,17 @@ def head() -> Select[Any]:
     return select(meta.c.number, meta.c.value).where(meta.c.name == literal_column("'audit head'")).with_for_update()
 
 
-def append() -> Executable:
-    """One audit row."""
-    audit = tables.audit
-    return insert(audit).values(
-        sequence=bindparam("s", type_=BigInteger),
-        entry=bindparam("e", type_=Text),
-        mac=bindparam("m", type_=LargeBinary),
+def append(rows: int) -> Executable:
+    """So many audit rows at once, bound as s0, e0, m0, s1, …"""
+    return insert(tables.audit).values(
+        [
+            {
+                "sequence": bindparam(f"s{place}", type_=BigInteger),
+                "entry": bindparam(f"e{place}", type_=Text),
+                "mac": bindparam(f"m{place}", type_=LargeBinary),
+            }
+            for place in range(rows)
+        ]
     )
 
 

@@ -140,7 +140,7 @@ def _exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError as error:
-        raise KeyUnsafeError(f"{path}: cannot be looked at: {error.strerror}. Mend the modes of its folders") from None
+        raise KeyUnsafeError(f"{path}: cannot be looked at: {error.strerror}. Mend its folders' modes") from None
 
 
 def _read(path: Path, *, trust_mode: bool) -> list[MasterKey]:
