@@ -87,7 +87,7 @@ static void test_only_codes_look_like_codes(void **state)
                                         "cccccccccccccccccccccccccccccccccccccccccccc"};
     static const char *const others[] = {"", "12345", "123456789", "12345a", "123456\n", "      ",
     "hunter2", "123.456",
-                                         "ccccccccccccccccccccccccccccccccccccccccccc", "\xef\xbc\x91""23456",
+                                         "ccccccccccccccccccccccccccccccccccccccccccc", ("\xef\xbc\x91" "23456"),
                                          "cccccccccccccccccccccccccccccccccccccccccccx"};
 
     (void)state;
