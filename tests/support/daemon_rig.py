@@ -43,6 +43,9 @@ OTPBRIDGED = Path(sys.executable).parent / "otpbridged"
 CLI = [os.fspath(Path(sys.executable).parent / "otpbridge")]
 _LINES_PER_CALL = 200
 
+PERIOD = 900
+"""Seconds of a time step of test tokens: so long that hardly any test sees the next one begin."""
+
 
 @contextlib.contextmanager
 def private_folder() -> Iterator[Path]:
@@ -228,7 +231,7 @@ class Key:
 
     kind: Kind = Kind.TOTP
     digits: int = 6
-    period: int = 30
+    period: int = PERIOD
     seed: bytes = field(default_factory=lambda: secrets.token_bytes(20))
 
     @property
@@ -272,11 +275,11 @@ def put(daemon: Daemon, keys: Mapping[str, Key], client: str | None = None) -> N
     assert (reply.imported, reply.errors) == (len(lines), ())
 
 
-def enrolled(daemon: Daemon, user: str, kind: Kind = Kind.TOTP, **options: Any) -> tuple[str, Key]:
+def enrolled(daemon: Daemon, user: str, kind: Kind = Kind.TOTP) -> tuple[str, Key]:
     """Enrol and confirm a token over the socket; its id, and the key that the reply showed."""
     with daemon.client() as client:
-        started = client.enrol(user, kind, **options)
-        key = Key(kind, options.get("digits") or 6, options.get("period") or 30, bytes.fromhex(started.seed_hex))
+        started = client.enrol(user, kind, period=None if kind is Kind.HOTP else PERIOD)
+        key = Key(kind, seed=bytes.fromhex(started.seed_hex))
         assert client.confirm(started.token, key.code()).confirmed
     return started.token, key
 

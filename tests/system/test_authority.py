@@ -9,7 +9,7 @@ import time
 
 import act_as
 import pytest
-from daemon_rig import Daemon, Key, need_root, plain_user, private_folder, provision
+from daemon_rig import PERIOD, Daemon, Key, need_root, plain_user, private_folder, provision
 
 from otpbridge.model import Enforcement
 from otpbridge.wire import messages
@@ -53,7 +53,7 @@ def check(user, code, **more):
 
 
 def start(user, **more):
-    return f"{ENROLL}.Start", {"user": user, "kind": "totp", **more}
+    return f"{ENROLL}.Start", {"user": user, "kind": "totp", "period": PERIOD, **more}
 
 
 def enrol_oneself(daemon, user):

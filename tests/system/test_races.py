@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import random
-import secrets
 import sqlite3
 from collections import Counter
 from pathlib import Path
@@ -88,7 +87,7 @@ def google_authenticator_rounds(folder):
     """Secret files as `google-authenticator --time-based --disallow-reuse` writes them, and their codes."""
     rounds = []
     for number in range(ROUNDS):
-        key = Key(seed=secrets.token_bytes(20))
+        key = Key(period=30)
         path = folder / f"user{number}"
         secret = key.uri.partition("secret=")[2].partition("&")[0]
         path.write_text(f'{secret}\n" RATE_LIMIT 100 30\n" WINDOW_SIZE 3\n" DISALLOW_REUSE\n" TOTP_AUTH\n')

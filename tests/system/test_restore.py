@@ -17,7 +17,7 @@ from otpbridge.wire import messages
 pytestmark = pytest.mark.system
 
 WIDE = "[window]\ntotp = 10\n"
-"""A daemon with this accepts codes of the next minutes: a test sees new codes work without waiting for them."""
+"""A daemon with this accepts codes of the next ten time steps: a test sees new ones work without waiting."""
 
 
 @pytest.fixture
