@@ -153,8 +153,8 @@ def _read(path: Path, *, trust_mode: bool) -> list[MasterKey]:
         ) from None
     except OSError as error:
         raise KeyUnsafeError(f"{path}: the master key cannot be opened: {error.strerror}") from error
-    with os.fdopen(handle, "rb") as file:
-        about = os.fstat(file.fileno())
+    try:
+        about = os.fstat(handle)
         if not stat.S_ISREG(about.st_mode):
             raise KeyUnsafeError(f"{path}: the master key must be a regular file")
         if about.st_uid not in (0, os.geteuid()):
@@ -166,7 +166,9 @@ def _read(path: Path, *, trust_mode: bool) -> list[MasterKey]:
                 f"{path}: the master key has mode {stat.S_IMODE(about.st_mode):04o} and can be read by others; "
                 f"chmod 0400 it, and rotate it (`otpbridge key rotate`) as it may have been read"
             )
-        raw = file.read(_LARGEST_FILE + 1)
+        raw = os.read(handle, _LARGEST_FILE + 1)
+    finally:
+        os.close(handle)
     return _parse(raw, path)
 
 
