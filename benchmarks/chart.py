@@ -49,7 +49,7 @@ def _colour(key: str) -> str:
 
 
 def _login(axes: Any, results: dict[str, Any]) -> None:
-    keys = list(results["pam"])[::-1]
+    keys = [key for key in results["pam"] if key != "permit"][::-1]
     medians = [middle(results["pam"][key]["1"], "median") for key in keys]
     tails = [middle(results["pam"][key]["1"], "p95") for key in keys]
     beyond = [max(0.0, tail - median) for tail, median in zip(tails, medians, strict=True)]
@@ -66,6 +66,8 @@ def _login(axes: Any, results: dict[str, Any]) -> None:
 
 def _logins(axes: Any, results: dict[str, Any]) -> None:
     for key, by_processes in results["pam"].items():
+        if key == "permit":
+            continue
         rates = [middle(samples, "rate") for samples in by_processes.values()]
         style = "-" if key in {"otpbridge", "google"} else ["--", ":", "-."][list(results["pam"]).index(key) % 3]
         axes.plot(list(by_processes), rates, style, marker="o", color=_colour(key), label=_name(key))

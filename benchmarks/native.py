@@ -6,6 +6,7 @@ import resource
 import statistics
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ class Sample:
 
     calls: int
     refused: int
+    codes: dict[int, int]
+    """How often each code came back: PAM's, or 1 for a verdict that was not success."""
     seconds: float
     median: float
     p95: float
@@ -114,6 +117,7 @@ def _measure(command: Sequence[object], given: bytes, daemon: int | None) -> Sam
     return Sample(
         calls=len(codes),
         refused=sum(code != 0 for code in codes),
+        codes=dict(Counter(codes)),
         seconds=wall / 1e9,
         median=statistics.median(spent),
         p95=ranks[94],

@@ -14,6 +14,11 @@ from plan import MILLION
 
 Record = dict[str, Any]
 
+DISTURBED = 0.25
+"""Cores that others may use during a round that counts."""
+ENOUGH = 3
+"""Undisturbed rounds, without which all rounds count."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -30,14 +35,24 @@ class Target:
         return {True: "yes", False: "NO", None: "not measured"}[self.met]
 
 
+def _quiet(*sides: Sequence[Record]) -> list[tuple[Record, ...]]:
+    """The rounds in which others left the machine alone, or all of them where too few are left.
+
+    It is decided by what others used of the machine, never by what the round gave.
+    """
+    rounds = list(zip(*sides, strict=True))
+    quiet = [samples for samples in rounds if all(sample["foreign"] <= DISTURBED for sample in samples)]
+    return quiet if len(quiet) >= ENOUGH else rounds
+
+
 def middle(samples: Sequence[Record], field: str) -> float:
     """The median of a field over rounds."""
-    return statistics.median(sample[field] for sample in samples)
+    return statistics.median(sample[field] for (sample,) in _quiet(samples))
 
 
 def ratio(ours: Sequence[Record], theirs: Sequence[Record], field: str) -> float:
     """The median of the ratios round by round: what slowed both down is not in it."""
-    return statistics.median(a[field] / b[field] for a, b in zip(ours, theirs, strict=True))
+    return statistics.median(a[field] / b[field] for a, b in _quiet(ours, theirs))
 
 
 def targets(results: Record) -> list[Target]:
@@ -200,7 +215,7 @@ def _circumstances(results: Record, command: str) -> list[str]:
     about = results["machine"]
     made = f"""Made by `{command}` on {about["date"]}, in {results["minutes"]:.0f} minutes. Figures are medians of
 {results["plan"]["rounds"]} rounds. What is compared was measured in turn, and a ratio is the median of the rounds'
-ratios."""
+ratios. Rounds in which others used more than {DISTURBED} of a core are left out where {ENOUGH} better ones remain."""
     machine = f"""Machine: {about["processor"]}, {about["cores"]} cores, {about["memory_gib"]} GiB; Linux
 {about["kernel"]}, {about["file_system"]}, {about["flush_ms"]:.3f} ms to flush 4 KiB; Python {about["python"]}. Load
 average before: {about["load_before"]:.2f}. Cores taken by others while it was measured, the kernel's own threads
@@ -232,7 +247,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
 
 
-_NAMES = {"otpbridge": "**pam_otpbridge** and daemon", "google": "pam_google_authenticator, TOTP"}
+_NAMES = {
+    "permit": "pam_permit, which asks nothing",
+    "otpbridge": "**pam_otpbridge** and daemon",
+    "google": "pam_google_authenticator, TOTP",
+}
 
 
 def _pam_name(key: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import secrets
+import shutil
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -31,7 +32,8 @@ class Bench:
 
     def __init__(self, folder: Path, module: Path, plan: Plan, say: Say) -> None:
         self._folder = folder
-        self._module = module
+        # A copy: a build meanwhile must not change or take away what is measured.
+        self._module = Path(shutil.copy(module, folder))
         self._plan = plan
         self._say = say
         self._secret = secrets.token_bytes(32)
@@ -194,26 +196,31 @@ class Bench:
         self._say("PAM")
         into = self.results["pam"] = {
             name: {str(n): [] for n in PROCESSES}
-            for name in ("otpbridge", "google", *(f"oath{size}" for size in self._plan.oath))
+            for name in ("permit", "otpbridge", "google", *(f"oath{size}" for size in self._plan.oath))
         }
         ours = self._services.add_otpbridge("otpbridge", self._module, self._main.socket)
         google = Google(self._services, self._folder / "google", self._plan.google_users, self._secret)
         oaths = [Oath(self._services, self._folder / f"oath{size}", size, self._secret) for size in self._plan.oath]
+        permit = self._services.add("permit", "required pam_permit.so")
         warmup = self._plan.warmup
         for _ in self._rounds():
             for processes in PROCESSES:
                 count = processes * warmup + self._plan.pam[processes]
+                sample = self._login(permit, [Login("anyone", "0")] * count, processes, warmup)
+                into["permit"][str(processes)].append(_record(sample))
                 sample = self._login(ours, self._crowd.totp(count), processes, warmup, self._main.pid)
                 into["otpbridge"][str(processes)].append(_ours(sample))
                 sample = self._login(google.service, google.people.totp(count), processes, warmup)
                 if sample.refused:
-                    raise InvalidRunError(f"pam_google_authenticator refused {sample.refused} right codes")
+                    raise InvalidRunError(
+                        f"pam_google_authenticator refused {sample.refused} right codes: {sample.codes}"
+                    )
                 into["google"][str(processes)].append(_record(sample))
                 for oath in oaths:
                     logins = oath.logins((1 + self._plan.oath[oath.size]) * processes, processes)
                     sample = self._login(oath.service, logins, processes, 1)
                     if sample.refused and processes == 1:
-                        raise InvalidRunError(f"pam_oath refused {sample.refused} right codes")
+                        raise InvalidRunError(f"pam_oath refused {sample.refused} right codes: {sample.codes}")
                     into[oath.service][str(processes)].append(_record(sample))
 
     def _login(
@@ -230,5 +237,5 @@ def _record(sample: Sample) -> Record:
 
 def _ours(sample: Sample) -> Record:
     if sample.refused:
-        raise InvalidRunError(f"{sample.refused} of {sample.calls} right codes were refused by us")
+        raise InvalidRunError(f"otpbridge refused {sample.refused} right codes; by code: {sample.codes}")
     return _record(sample)
