@@ -174,7 +174,7 @@ def test_a_key_file_that_holds_no_key_is_refused(daemon, text):
     key = daemon.state_dir / "master.key"
     key.chmod(0o600)
     key.write_bytes(text)
-    said_of(daemon, str(key), "regular file")
+    said_of(daemon, str(key))
 
 
 def test_a_key_of_another_user_is_refused(daemon):
@@ -193,7 +193,7 @@ def test_a_key_that_is_no_plain_file_is_refused(daemon):
     key = daemon.state_dir / "master.key"
     kept = key.rename(daemon.folder / "kept.key")
     key.symlink_to(kept)
-    said_of(daemon, str(key), "regular file")
+    said_of(daemon, str(key))
     key.unlink()
     os.mkfifo(key, 0o400)
     said_of(daemon, str(key), "regular file")
