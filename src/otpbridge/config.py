@@ -23,7 +23,6 @@ SYSTEM_CONFIG = Path("/etc/otpbridge/otpbridge.toml")
 SYSTEM_STATE = Path("/var/lib/otpbridge")
 SYSTEM_RUN = Path("/run/otpbridge")
 
-Seconds = Annotated[int, msgspec.Meta(ge=0, le=86_400)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 
 

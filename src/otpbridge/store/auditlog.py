@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,18 +160,6 @@ def newest(connection: Connection, count: int) -> list[AuditRow]:
         select(audit.c.sequence, audit.c.entry).order_by(audit.c.sequence.desc()).limit(count)
     ).all()
     return [AuditRow(row.sequence, row.entry) for row in reversed(rows)]
-
-
-def since(connection: Connection, sequence: int, most: int) -> Iterator[AuditRow]:
-    """Rows after a sequence, oldest first, `most` at most."""
-    audit = tables.audit
-    rows = connection.execute(
-        select(audit.c.sequence, audit.c.entry)
-        .where(audit.c.sequence > sequence)
-        .order_by(audit.c.sequence)
-        .limit(most)
-    )
-    return (AuditRow(row.sequence, row.entry) for row in rows)
 
 
 def _parse_anchor(text: str) -> tuple[int, bytes]:
