@@ -249,8 +249,9 @@ class Machine:
         )
         self._holder = self._process.pid
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"folder": os.fspath(self._folder), "port": self._port}) + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # then it has said why it ended
+            self._process.stdin.write(json.dumps({"folder": os.fspath(self._folder), "port": self._port}) + "\n")
+            self._process.stdin.flush()
         self._listener = threading.Thread(target=self._listen, args=(self._process,))
         self._listener.start()
 
@@ -258,7 +259,8 @@ class Machine:
         if self._process is None:
             return
         assert self._process.stdin is not None
-        self._process.stdin.close()  # which tells it to end
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()  # which tells it to end
         self._process.wait(SECONDS)
         self._listener.join(SECONDS)
         self._process = None

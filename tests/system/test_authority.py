@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import pwd
+import random
 import statistics
 import time
 
@@ -347,14 +348,14 @@ def test_why_a_code_is_refused_cannot_be_told_from_outside(daemon, portal):
 
 def test_how_long_a_refusal_takes_does_not_tell_either(daemon):
     """A user who is not there takes as long to refuse as one with a token and a wrong code."""
-    known = provision(daemon, [f"known{number}" for number in range(200)])
+    known = provision(daemon, [f"known{number}" for number in range(400)])
     seconds = {"known": [], "unknown": []}
     with daemon.client() as client:
         for number, key in enumerate(known.values()):
             code = key.wrong()[0]
-            for kind, times in seconds.items():
+            for kind, times in random.sample(list(seconds.items()), 2):
                 begun = time.perf_counter()
                 assert client.verify(f"{kind}{number}", code).verdict == "auth_err"
                 times.append(time.perf_counter() - begun)
     there, absent = (statistics.median(times) for times in seconds.values())
-    assert 0.67 < there / absent < 1.5, (there, absent)
+    assert 0.89 < there / absent < 1.12, (there, absent)

@@ -15,7 +15,7 @@ from sshdstack import Machine, need_machine
 from otpbridge.model import Enforcement
 from otpbridge.wire import messages
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("sshd")]
+pytestmark = pytest.mark.system
 
 PASSWORDS = {"alice": "correct horse", "bob": "battery staple", "carol": "tr0ub4dor"}
 PASSWORD_AND_CODE = "AuthenticationMethods keyboard-interactive\n"
