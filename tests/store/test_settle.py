@@ -281,23 +281,46 @@ def _limit_pages(store, most=None):
     return now
 
 
-def test_a_lone_attempt_is_settled_on_the_spot_and_just_as_exactly(tmp_path):
-    """When nobody else is served the way to the writer's thread is saved; once, counted and durable hold alike."""
+@pytest.mark.parametrize("quick", [0.0, 60.0], ids=["thread", "loop"])
+def test_it_holds_wherever_the_commit_is_made(tmp_path, quick):
+    """On a quick disk the event loop commits, on a slow one the thread: once, counted, durable and chained alike."""
 
     async def work():
-        served = 1
-        async with running(tmp_path, alone=lambda: served <= 1) as rig:
+        async with running(tmp_path, quick=quick) as rig:
             token = await rig.token()
-            for step in range(10, 200):
-                served = 1 + step % 2
-                both = [rig.attempt(spend=(token.seq, step)), rig.attempt(spend=(token.seq, step))]
-                if served == 1:
-                    assert all(ruling.done() for ruling in both)
-                rulings = [(await ruling).settled for ruling in both]
-                assert rulings == [Settled.PASSED, Settled.SPENT]
+            for step in range(10, 210, 2):
+                rulings = await asyncio.gather(*(rig.attempt(spend=(token.seq, step)) for _ in range(3)))
+                assert [ruling.settled for ruling in rulings].count(Settled.PASSED) == 1
                 with rig.store.engine.connect() as other:
                     assert tokens.find(other, "t1").token.moving_factor == step
+                assert (await rig.attempt(spend=(token.seq, step + 1), now=NOW + step * 1000)).settled in {
+                    Settled.PASSED,
+                    Settled.BLOCKED,
+                }
+                token = rig.find("t1")
             with rig.store.engine.connect() as other:
-                assert rig.store.audit.check(other).entries == 2 * 190
+                check = rig.store.audit.check(other)
+            assert (check.entries, check.fault) == (4 * 100, None)
+
+    run(work())
+
+
+def test_a_disk_that_becomes_slow_sends_the_commits_to_the_thread(tmp_path):
+    """The event loop waits for no slow commit a second time."""
+
+    async def work():
+        async with running(tmp_path, quick=0.001) as rig:
+            token = await rig.token()
+            writer = rig.store._writer
+            writer._pace = 0.005
+            ruling = rig.attempt(spend=(token.seq, 20))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert not writer._gathered
+            assert (await ruling).settled is Settled.PASSED
+            writer._pace = 0.0
+            ruling = rig.attempt(spend=(token.seq, 30))
+            await asyncio.sleep(0)
+            assert ruling.done()
 
     run(work())

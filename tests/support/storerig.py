@@ -41,10 +41,10 @@ def opened(folder, rules=(RULE, SOURCE_RULE)):
 
 
 @asynccontextmanager
-async def running(folder, rules=(RULE, SOURCE_RULE), *, alone=None):
-    """The store of a folder, started."""
+async def running(folder, rules=(RULE, SOURCE_RULE), *, quick=0.0):
+    """The store of a folder, started; its commits go to the thread unless `quick` says otherwise."""
     store = opened(folder, rules)
-    store.start(alone)
+    store.start(quick=quick)
     try:
         yield Rig(store)
     finally:

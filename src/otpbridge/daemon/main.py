@@ -127,7 +127,7 @@ class Daemon:
         handed = systemd.listening()
         owned = {} if handed else sockets.bind(self._options.run_dir, self._desk.config.admin_group)
         servers = [Server(self._service(name), sock, name=name) for name, sock in (handed or owned).items()]
-        self._store.start(alone=lambda: sum(server.connections for server in servers) <= 1)
+        self._store.start()
         self._services = [server.service for server in servers]
         for server in servers:
             await server.start()

@@ -33,7 +33,7 @@ from otpbridge.store.engine import StoreLock, begin, open_engine
 from otpbridge.store.settle import Settlement, Settler
 from otpbridge.store.statements import Prepared
 from otpbridge.store.tokens import StoredToken
-from otpbridge.store.writer import Transaction, Writer
+from otpbridge.store.writer import QUICK_SECONDS, Transaction, Writer
 from otpbridge.vault.keys import KeyPlace
 from otpbridge.vault.seal import Vault, derive, token_identity
 
@@ -81,15 +81,11 @@ class Store:
         """Where the store is, without a password."""
         return self.engine.url.render_as_string(hide_password=True)
 
-    def start(self, alone: Callable[[], bool] | None = None) -> None:
-        """Begin to write.
-
-        `alone` says whether nobody else is being served now; then a local store is written to on the spot.
-        """
+    def start(self, *, quick: float = QUICK_SECONDS) -> None:
+        """Begin to write. Commits that take less than `quick` seconds are waited for on the event loop."""
         settler = Settler(self.engine.dialect, *self.rules)
-        if alone is None or self.engine.dialect.name != "sqlite":
-            alone = _never
-        self._writer = Writer(self.engine, settler, self.audit, committed=self._tell, alone=alone)
+        local = self.engine.dialect.name == "sqlite"
+        self._writer = Writer(self.engine, settler, self.audit, committed=self._tell, quick=quick if local else 0.0)
 
     async def close(self) -> None:
         """Write what is queued and let go of the store."""
@@ -196,10 +192,6 @@ class Store:
         if self._writer is None:
             raise StoreError("the store is not started")
         return self._writer
-
-
-def _never() -> bool:
-    return False
 
 
 def open_store(

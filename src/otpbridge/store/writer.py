@@ -1,8 +1,11 @@
-"""The one thread that writes: it commits what has gathered while the last commit was on its way to the disk.
+"""The one who writes: commits together what has gathered, and tells nobody before the commit has returned.
 
-Jobs are settled or changed in the order they came, all of a batch in one transaction. Nobody hears of an outcome
-before the commit has returned. A change that does not fit is rolled back alone; when the database itself fails, the
-whole batch fails and nothing of it has happened.
+A batch is settled or changed in one transaction. A change that does not fit is rolled back alone; when the database
+itself fails, the whole batch fails and nothing of it has happened.
+
+Where the disk is quick, the settlements of one turn of the event loop are committed at its end, on the spot: the way
+to a thread and back costs more than it saves. Where it is slow they go to a thread, which commits what has gathered
+while the last commit was on its way. Changes always go there, as an import may take long.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import asyncio
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -30,6 +34,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LARGEST_BATCH = 512
+QUICK_SECONDS = 0.001
+"""Commits that take less on average are waited for on the event loop."""
+_WEIGHT = 0.2
+"""Of the newest commit in that average."""
 
 
 class Transaction:
@@ -66,9 +74,11 @@ class Writer:
         audit: AuditLog,
         *,
         committed: Callable[[list[AuditRow]], None],
-        alone: Callable[[], bool],
+        quick: float = QUICK_SECONDS,
     ) -> None:
-        self._alone = alone
+        self._quick = quick
+        self._pace = 0.0
+        self._gathered: list[_Job] = []
         self._writing = threading.Lock()
         self._engine = engine
         self._settler = settler
@@ -82,31 +92,39 @@ class Writer:
         self._thread.start()
 
     def settle(self, settlement: Settlement[T]) -> asyncio.Future[T]:
-        """Queue a judged attempt; what it concludes comes once the ruling is on disk, or the store has failed."""
-        return self._put(settlement, settlement.now)
+        """Take a judged attempt; what it concludes comes once the ruling is on disk, or the store has failed."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        if not self._gathered:
+            self._loop.call_soon(self._turn)
+        self._gathered.append(_Job(settlement, settlement.now, future))
+        return future
 
     def change(self, work: Callable[[Transaction], T], now: int) -> asyncio.Future[T]:
-        """Queue a change. What it raises of our own errors comes through the future, and nothing has changed."""
-        return self._put(work, now)
+        """Take a change. What it raises of our own errors comes through the future, and nothing has changed."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put(_Job(work, now, future))
+        return future
 
     async def close(self) -> None:
         """Write what is queued, then stop."""
+        if self._gathered:
+            self._turn()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
         self._connection.close()
 
-    def _put(self, work: Settlement[Any] | Callable[[Transaction], Any], now: int) -> asyncio.Future[Any]:
-        job = _Job(work, now, self._loop.create_future())
-        if self._alone() and self._queue.empty() and self._writing.acquire(blocking=False):
-            # Nobody could share the commit, or be kept waiting by it: the way to the thread and back is saved.
+    def _turn(self) -> None:
+        """Commit what this turn of the loop has gathered, here or in the thread."""
+        batch, self._gathered = self._gathered, []
+        if self._pace < self._quick and self._queue.empty() and self._writing.acquire(blocking=False):
             try:
-                rows = self._write([job])
+                rows = self._write(batch)
             finally:
                 self._writing.release()
-            self._deliver([job], rows)
+            self._deliver(batch, rows)
         else:
-            self._queue.put(job)
-        return job.future
+            for job in batch:
+                self._queue.put(job)
 
     def _run(self) -> None:
         while True:
@@ -139,7 +157,9 @@ class Writer:
                     else:
                         for job in jobs:
                             rows += self._change(cursor, job)
+                begun = time.monotonic()
                 cursor.execute("COMMIT")
+                self._pace += (time.monotonic() - begun - self._pace) * _WEIGHT
             except BaseException:
                 self._roll_back(cursor)
                 raise
