@@ -324,3 +324,23 @@ def test_a_disk_that_becomes_slow_sends_the_commits_to_the_thread(tmp_path):
             assert ruling.done()
 
     run(work())
+
+
+def test_another_process_that_holds_the_store_does_not_stop_the_event_loop(tmp_path):
+    """An admin's sqlite3 shell in a transaction delays a verdict; everything else goes on."""
+    import sqlite3
+
+    async def work():
+        async with running(tmp_path, quick=60.0) as rig:
+            token = await rig.token()
+            other = sqlite3.connect(tmp_path / "otpbridge.db", isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            ruling = rig.attempt(spend=(token.seq, 20))
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert not ruling.done()
+            other.execute("ROLLBACK")
+            other.close()
+            assert (await ruling).settled is Settled.PASSED
+
+    run(work())

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -38,6 +39,9 @@ QUICK_SECONDS = 0.001
 """Commits that take less on average are waited for on the event loop."""
 _WEIGHT = 0.2
 """Of the newest commit in that average."""
+_PATIENCE = 10.0
+"""Seconds that the thread waits for another process that holds the store (an admin's sqlite3 shell, a copy)."""
+_RETRY = 0.005
 
 
 class Transaction:
@@ -86,7 +90,7 @@ class Writer:
         self._committed = committed
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._connection = engine.connect()
+        self._connection = self._connect()
         self._begin = begin(engine)
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -118,13 +122,14 @@ class Writer:
         batch, self._gathered = self._gathered, []
         if self._pace < self._quick and self._queue.empty() and self._writing.acquire(blocking=False):
             try:
-                rows = self._write(batch)
+                rows = self._write(batch, patience=0.0)
             finally:
                 self._writing.release()
-            self._deliver(batch, rows)
-        else:
-            for job in batch:
-                self._queue.put(job)
+            if rows is not None:
+                self._deliver(batch, rows)
+                return
+        for job in batch:
+            self._queue.put(job)
 
     def _run(self) -> None:
         while True:
@@ -140,16 +145,18 @@ class Writer:
                     break
             if batch:
                 with self._writing:
-                    rows = self._write(batch)
+                    rows = self._write(batch, patience=_PATIENCE) or []
                 self._loop.call_soon_threadsafe(self._deliver, batch, rows)
             if job is None:
                 return
 
-    def _write(self, batch: list[_Job]) -> list[AuditRow]:
+    def _write(self, batch: list[_Job], *, patience: float) -> list[AuditRow] | None:
+        """Write a batch; its audit rows. None where somebody else held the store for longer than `patience`."""
         rows: list[AuditRow] = []
         try:
             cursor = self._cursor()
-            cursor.execute(self._begin)
+            if not self._begun(cursor, patience):
+                return None
             try:
                 for settling, jobs in groupby(batch, lambda job: isinstance(job.work, Settlement)):
                     if settling:
@@ -176,6 +183,23 @@ class Writer:
                     job.error = failure
             return []
         return rows
+
+    def _begun(self, cursor: Any, patience: float) -> bool:
+        """Open a transaction. False where another process holds the store and there is no patience to wait for it."""
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                cursor.execute(self._begin)
+            except Exception as error:
+                if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
+                    raise
+                if not patience:
+                    return False
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_RETRY)
+            else:
+                return True
 
     def _settle(self, cursor: Any, jobs: Sequence[_Job]) -> list[AuditRow]:
         settlements = [job.work for job in jobs if isinstance(job.work, Settlement)]
@@ -209,10 +233,17 @@ class Writer:
         """A bare cursor of the writing connection, which is opened again if the database had gone away."""
         if self._connection.closed or self._connection.invalidated:
             self._connection.close()
-            self._connection = self._engine.connect()
+            self._connection = self._connect()
         driver = self._connection.connection.dbapi_connection
         assert driver is not None
         return driver.cursor()
+
+    def _connect(self) -> Connection:
+        connection = self._engine.connect()
+        if self._engine.dialect.name == "sqlite":
+            # Who waits for the store decides that here, not SQLite.
+            connection.exec_driver_sql("PRAGMA busy_timeout=0")
+        return connection
 
     def _roll_back(self, cursor: Any) -> None:
         # SQLite ends a transaction by itself when the disk is full.
