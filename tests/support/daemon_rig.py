@@ -130,7 +130,11 @@ class Daemon:
 
     def refused(self) -> str:
         """Start it where it must not start, and return what it says."""
-        assert self.launch().wait() not in {0, None}, self.log
+        self.launch()
+        try:
+            assert self.wait() != 0, self.log
+        finally:
+            self.kill()
         return self.log
 
     @property
