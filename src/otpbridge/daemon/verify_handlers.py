@@ -61,7 +61,7 @@ class VerifyCounter(Counter):
         conversation, step = await self.desk.judge.begin(subject)
         if conversation is None or isinstance(step, Outcome):
             return _reply("", step, ())
-        if not call.connection.state.get(_CONVERSATIONS):
+        if _CONVERSATIONS not in call.connection.state:
             call.connection.on_close(lambda: _close_all(open_now))
             call.connection.state[_CONVERSATIONS] = open_now
         session = str(call.connection.state.get("session", 0) + 1)

@@ -178,7 +178,7 @@ class Writer:
             failure = StoreError(f"the store could not be written: {_brief(error)}")
             for job in batch:
                 if isinstance(job.work, Settlement):
-                    job.error, (_, job.result) = None, job.work.conclude(Ruling(Settled.FAILED))
+                    _, job.result = job.work.conclude(Ruling(Settled.FAILED))
                 else:
                     job.error = failure
             return []
