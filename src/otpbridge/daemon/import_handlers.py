@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from otpbridge.daemon.desk import Desk, client_of, event
 from otpbridge.daemon.enroll_handlers import new_token_id
@@ -17,6 +19,7 @@ from otpbridge.wire.messages import Import, ImportReply, LineError
 from otpbridge.wire.service import Call
 
 _SPOOL = "import"
+_WATCHED = "import watched"
 _MOST_ERRORS = 100
 _PENDING_SECONDS = 30 * 86_400
 """How long an imported pending token waits: people get round to it within the month."""
@@ -71,17 +74,21 @@ class ImportDesk:
 
     def _open(self, call: Call) -> _Spool:
         spool = _Spool(new_token_id(self._desk.random), self._desk.store.vault.keyring.primary.id)
-        call.connection.state[_SPOOL] = spool
-
-        def abandon() -> None:
-            if call.connection.state.get(_SPOOL) is spool:
-                change = self._desk.store.change(
-                    lambda transaction: imports.drop(transaction, spool.id), self._desk.now_ms
-                )
-                change.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-        call.connection.on_close(abandon)
+        state = call.connection.state
+        state[_SPOOL] = spool
+        if _WATCHED not in state:
+            state[_WATCHED] = True
+            call.connection.on_close(partial(self._abandon, state))
         return spool
+
+    def _abandon(self, state: dict[str, Any]) -> None:
+        """Forget an import whose connection has ended before its last call."""
+        spool: _Spool | None = state.get(_SPOOL)
+        if spool is not None:
+            change = self._desk.store.change(
+                lambda transaction: imports.drop(transaction, spool.id), self._desk.now_ms
+            )
+            change.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _parse(self, spool: _Spool, asked: Import, client: str) -> list[tuple[int, Token, bytes, bytes]]:
         rows = []
