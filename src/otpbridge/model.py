@@ -13,10 +13,35 @@ LOCAL = "local"
 
 
 class Kind(enum.StrEnum):
-    """What a token is. The kinds without a builtin verifier yet are reserved names."""
+    """What a token is."""
 
     TOTP = "totp"
     HOTP = "hotp"
+    YUBIOTP = "yubiotp"
+    RECOVERY = "recovery"
+    """A list of codes, each of which is spent once."""
+    REGISTRATION = "registration"
+    """One code that stands in for an authenticator until its time is up."""
+    PASSWORD = "password"  # noqa: S105 - a kind, not a password
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether a token of this kind is an authenticator, the second factor that a user can be required to have.
+
+        Recovery and registration codes only stand in for one, and a password is the first factor.
+        """
+        return self in {Kind.TOTP, Kind.HOTP, Kind.YUBIOTP}
+
+
+class Factor(enum.Enum):
+    """What a verifier's success stands for."""
+
+    FIRST = "first"
+    """What the person knows: asked for whatever policy says of the second factor."""
+    SECOND = "second"
+    """What the person has: left out where policy asks for none."""
+    NEITHER = "neither"
+    """Nothing: `permit` and `deny`."""
 
 
 class State(enum.StrEnum):
@@ -164,12 +189,21 @@ class NoticeStyle(enum.StrEnum):
     TOUCH = "touch"
 
 
+CODE = "code"
+PASSWORD = "password"  # noqa: S105 - the name of an answer
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A question to the person."""
+    """A question to the person.
+
+    `answer` names what is asked for. What was answered once is not asked for again in the same attempt, so one
+    answer serves every verifier that asks for it (PAM's try_first_pass).
+    """
 
     text: str
     style: PromptStyle = PromptStyle.HIDDEN
+    answer: str = CODE
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,17 +62,25 @@ class NoticeFields(Message):
     text: str
 
 
+class Span(Message):
+    start: int
+    length: int
+
+
 class Step(Message):
     notices: tuple[NoticeFields, ...]
     prompts: tuple[PromptFields, ...]
     verdict: Verdict | None = None
     retry_after: int | None = None
+    code: Span | None = None
 
 
 class CheckReply(Message):
     verdict: Verdict
+    notices: tuple[NoticeFields, ...]
     token: str | None = None
     retry_after: int | None = None
+    code: Span | None = None
 
 
 class Check(Request[CheckReply]):
@@ -83,6 +91,7 @@ class Check(Request[CheckReply]):
     client: str | None = None
     stack: str | None = None
     context: ContextFields | None = None
+    combined: bool | None = None
     nullok: bool | None = None
 
 
@@ -98,6 +107,7 @@ class Begin(Request[StepReply]):
     client: str | None = None
     stack: str | None = None
     context: ContextFields | None = None
+    combined: bool | None = None
     nullok: bool | None = None
 
 
@@ -139,11 +149,12 @@ class TokenFields(Message):
     state: State
     label: str
     issuer: str
-    algorithm: Algorithm
-    digits: int
     drift: int
     created_at: int
+    algorithm: Algorithm | None = None
+    digits: int | None = None
     period: int | None = None
+    codes_left: int | None = None
     expires_at: int | None = None
     confirmed_at: int | None = None
     last_used_at: int | None = None
@@ -156,9 +167,11 @@ class StartReply(Message):
     kind: Kind
     state: State
     seed_hex: str
-    seed_base32: str
-    uri: str
     expires_in: int
+    seed_base32: str | None = None
+    uri: str | None = None
+    public_id: str | None = None
+    private_id: str | None = None
 
 
 class Start(Request[StartReply]):
@@ -195,6 +208,30 @@ class Discard(Request[Empty]):
     token: str
 
 
+class RecoveryCodesReply(Message):
+    token: str
+    codes: tuple[str, ...]
+
+
+class NewRecoveryCodes(Request[RecoveryCodesReply]):
+    METHOD = f"{ENROLL}.NewRecoveryCodes"
+    REPLY = RecoveryCodesReply
+    user: str
+    client: str | None = None
+
+
+class SetPasswordReply(Message):
+    token: str
+
+
+class SetPassword(Request[SetPasswordReply]):
+    METHOD = f"{ENROLL}.SetPassword"
+    REPLY = SetPasswordReply
+    user: str
+    password: str
+    client: str | None = None
+
+
 class TokensReply(Message):
     enforcement: Enforcement
     tokens: tuple[TokenFields, ...]
@@ -228,10 +265,13 @@ class UserFields(Message):
     name: str
     client: str
     enforcement: Enforcement
+    locked: bool
     created_at: int
     active_tokens: int
     misses: int
     refused: int
+    own: Enforcement | None = None
+    exempt_until: int | None = None
     retry_after: int | None = None
 
 
@@ -279,7 +319,7 @@ class SetEnforcement(Request[UserReply]):
     METHOD = f"{ADMIN}.SetEnforcement"
     REPLY = UserReply
     user: str
-    enforcement: Enforcement
+    enforcement: Enforcement | None = None
     client: str | None = None
     force: bool | None = None
 
@@ -293,6 +333,74 @@ class ResetUser(Request[ResetReply]):
     REPLY = ResetReply
     user: str
     client: str | None = None
+    keep_enforcement: bool | None = None
+
+
+class ExemptUser(Request[UserReply]):
+    METHOD = f"{ADMIN}.ExemptUser"
+    REPLY = UserReply
+    user: str
+    client: str | None = None
+    seconds: int | None = None
+    reason: str | None = None
+
+
+class LockUser(Request[UserReply]):
+    METHOD = f"{ADMIN}.LockUser"
+    REPLY = UserReply
+    user: str
+    client: str | None = None
+    reason: str | None = None
+
+
+class UnlockUser(Request[UserReply]):
+    METHOD = f"{ADMIN}.UnlockUser"
+    REPLY = UserReply
+    user: str
+    client: str | None = None
+
+
+class RegistrationCodeReply(Message):
+    token: str
+    code: str
+    expires_at: int
+
+
+class IssueRegistrationCode(Request[RegistrationCodeReply]):
+    METHOD = f"{ADMIN}.IssueRegistrationCode"
+    REPLY = RegistrationCodeReply
+    user: str
+    client: str | None = None
+    seconds: int | None = None
+
+
+class ExplainedRule(Message):
+    stack: str
+    number: int
+    level: int
+    rule: str
+    reached: bool
+    why: str
+    on_success: str
+    on_failure: str
+    verdict: str | None = None
+
+
+class ExplainStackReply(Message):
+    stack: str
+    policy: str
+    rules: tuple[ExplainedRule, ...]
+    ways: tuple[str, ...]
+
+
+class ExplainStack(Request[ExplainStackReply]):
+    METHOD = f"{ADMIN}.ExplainStack"
+    REPLY = ExplainStackReply
+    user: str
+    client: str | None = None
+    stack: str | None = None
+    service: str | None = None
+    rhost: str | None = None
 
 
 class TokenListReply(Message):
