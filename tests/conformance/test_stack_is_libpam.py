@@ -84,7 +84,7 @@ def test_random_stacks_are_judged_as_libpam_judges_them(libpam, stacks):
 
 @pytest.mark.parametrize("first", FIRST)
 def test_every_action_on_every_verdict_is_libpams(libpam, first):
-    """What each action makes of each verdict, after each impression, in a stack and in a substack, is as in libpam."""
+    """What each action makes of each verdict, after each impression, in a stack or a substack, is as in libpam."""
     for verdict, action, inclusion in product(Verdict, ACTIONS, ("include", "substack")):
         tried = f"[{verdict}={action}] pam_debug.so auth={verdict}"
         stacks = {

@@ -22,7 +22,7 @@ from otpbridge.errors import ConfigError
 from otpbridge.model import Verdict
 
 DEEPEST = 16
-"""How many stacks may be open at once, each named by a rule of the one before: as many as in libpam 1.7."""
+"""How many stacks may be open at once, each named by a rule of the one before: as many as in libpam 1.6."""
 
 
 class Act(enum.StrEnum):
@@ -299,7 +299,7 @@ def warnings(program: Program) -> list[str]:
             continue
         for action in placed.rule.control.actions.values():
             if isinstance(action, Jump) and program.landing(place, action) is None:
-                found[f"{placed.where}: jumps over {action}, which is beyond the end: that refuses."] = None
+                found[f"{placed.where}: the jump over {action} goes beyond the end: who takes it is refused."] = None
         if (placed.stack, placed.number) not in reached:
             found[f"{placed.where}: is never reached."] = None
     return list(found)
