@@ -38,6 +38,16 @@ def test_another_password_is_refused(typed, encoded):
     assert judge(Password(), attempt(typed, encoded)) is Verdict.AUTH_ERR
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_either_of_two_passwords_passes(place, encoded):
+    """Where a password is being replaced, each is compared, whichever comes first."""
+    held = [(token(Kind.PASSWORD, id="other"), hash_password("another one", os.urandom))]
+    held.insert(place, (token(Kind.PASSWORD), encoded))
+    trying = FakeAttempt(held, [RIGHT])
+    assert judge(Password(), trying) is Verdict.SUCCESS
+    assert len(trying.revealed) == 2
+
+
 def test_the_answer_to_the_code_prompt_is_not_the_password(encoded):
     """A code that was given is no password: it is asked for on its own."""
     trying = FakeAttempt([(token(Kind.PASSWORD), encoded)], ["wrong"], given={"code": RIGHT})
