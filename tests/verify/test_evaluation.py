@@ -1,4 +1,4 @@
-"""What an evaluation says of itself. That its verdicts are libpam's is shown in conformance/test_stack_is_libpam.py."""
+"""What an evaluation says of itself; conformance/test_stack_is_libpam.py shows that its verdicts are libpam's."""
 
 from __future__ import annotations
 

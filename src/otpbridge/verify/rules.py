@@ -316,27 +316,27 @@ def _reached(program: Program) -> set[tuple[str, int]]:
         seen.add(at)
         element = program.elements[place]
         if isinstance(element, Placed):
-            for action in element.rule.control.actions.values():
-                waiting += _leads_to(program, place, action, negative=negative)
+            actions = element.rule.control.actions.values()
+            waiting += [_leads_to(program, place, action, negative=negative) for action in actions]
         else:
             waiting.append((place + 1, negative))
     elements = (program.elements[place] for place, _ in seen)
     return {(placed.stack, placed.number) for placed in elements if isinstance(placed, Placed)}
 
 
-def _leads_to(program: Program, place: int, action: Action, *, negative: bool) -> list[tuple[int, bool]]:
-    """Where an action can lead, and whether the stack is then to refuse; `negative` says so before it."""
+def _leads_to(program: Program, place: int, action: Action, *, negative: bool) -> tuple[int, bool]:
+    """Where an action leads, and whether the stack is then to refuse, or may be; `negative` says so before it."""
     match action:
         case Jump():
             landing = program.landing(place, action)
-            return [(program.end(place), True) if landing is None else (landing, negative)]
+            return (program.end(place), True) if landing is None else (landing, negative)
         case Act.DIE:
-            return [(program.end(place), True)]
+            return program.end(place), True
         case Act.DONE if not negative:
-            return [(program.end(place), False)]
+            return program.end(place), False
         case Act.BAD:
-            return [(place + 1, True)]
+            return place + 1, True
         case Act.RESET:
-            return [(place + 1, False), (place + 1, True)]
+            return place + 1, program.elements[place].level > 0
         case _:
-            return [(place + 1, negative)]
+            return place + 1, negative
