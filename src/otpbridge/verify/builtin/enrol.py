@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import ClassVar
 
 from otpbridge.model import Notice, NoticeStyle, Prompt, Verdict
 from otpbridge.verify.api import Attempt
@@ -31,6 +32,7 @@ class EnrolOptions:
 class Enrol:
     """Shows the key of a new authenticator, asks for its code, and lets the person in with it."""
 
+    enrols: ClassVar[bool] = True
     Options = EnrolOptions
 
     def __init__(self, options: EnrolOptions) -> None:

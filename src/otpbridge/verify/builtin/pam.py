@@ -33,6 +33,7 @@ class Pam:
     """
 
     factor: ClassVar[Factor] = Factor.FIRST
+    blocks: ClassVar[bool] = True
     Options = PamOptions
 
     def __init__(self, options: PamOptions) -> None:

@@ -28,6 +28,7 @@ class Password:
     """Accepts the user's password. It is not spent: it is the first factor, and a second one belongs beside it."""
 
     factor: ClassVar[Factor] = Factor.FIRST
+    blocks: ClassVar[bool] = True
 
     async def verify(self, attempt: Attempt) -> Verdict:
         """Compare the response with the user's password; it takes as long for users who have none."""
