@@ -7,9 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FORWARDED_DIGITS = 6, CODE_DIGITS_MIN = 6, CODE_DIGITS_MAX = 8, YUBICO_OTP_LENGTH = 44 };
-
-/* Unicode ranges that have no place in a line of text from a daemon. */
+/* Unicode ranges that have no place in text from a daemon. */
 static const struct {
     uint32_t first, last;
 } unwanted[] = {
@@ -34,32 +32,61 @@ static bool is_unwanted(uint32_t point)
     return false;
 }
 
-void converse_sanitise(char *clean, size_t size, const char *text)
+/* What stands for a character of daemon text: itself, a blank, or nothing (0). */
+static uint32_t clean_point(uint32_t point, bool lines)
+{
+    if (point == '\n' && lines)
+        return point;
+    if (point == '\n' || point == '\t')
+        return ' ';
+    return is_unwanted(point) ? 0 : point;
+}
+
+static size_t sanitise(char *clean, size_t size, const char *text, bool lines)
 {
     const char *end = text + strlen(text);
-    size_t used = 0, length;
+    size_t used = 0, in_line = 0, length;
     uint32_t point;
 
     for (; (length = utf8_decode(text, end, &point)) > 0; text += length) {
-        bool blank = point == '\n' || point == '\t';
+        uint32_t shown = clean_point(point, lines);
 
-        if (!blank && is_unwanted(point))
+        if (shown == 0)
             continue;
         if (size - used <= length)
             break;
-        memcpy(clean + used, blank ? " " : text, length);
+        in_line = shown == '\n' ? 0 : in_line + length;
+        if (in_line > CONVERSE_LINE_MAX)
+            continue;
+        memcpy(clean + used, shown == point ? text : " ", length);
         used += length;
     }
     clean[used] = '\0';
+    return used;
+}
+
+void converse_sanitise(char *clean, size_t size, const char *text)
+{
+    sanitise(clean, size, text, false);
+}
+
+size_t converse_sanitise_lines(char *clean, size_t size, const char *text)
+{
+    size_t used = sanitise(clean, size, text, true);
+
+    while (used > 0 && clean[used - 1] == '\n')
+        clean[--used] = '\0';
+    return used;
 }
 
 void converse_notify(pam_handle_t *pamh, const struct reply_notice *notice)
 {
-    char text[REPLY_TEXT_MAX];
+    char text[REPLY_NOTICES_SIZE];
+    size_t length = converse_sanitise_lines(text, sizeof text, notice->text);
 
-    converse_sanitise(text, sizeof text, notice->text);
-    if (text[0] != '\0')
+    if (length > 0)
         (void)pam_prompt(pamh, notice->style == NOTICE_ERROR ? PAM_ERROR_MSG : PAM_TEXT_INFO, NULL, "%s", text);
+    explicit_bzero(text, length); /* it may have a key to enrol with */
 }
 
 void converse_too_many(pam_handle_t *pamh, uint32_t seconds)
@@ -69,22 +96,18 @@ void converse_too_many(pam_handle_t *pamh, uint32_t seconds)
 
 void converse_compose(char text[CONVERSE_TEXT_MAX], const struct reply *reply, bool with_notices, const char *prompt)
 {
-    size_t room = CONVERSE_TEXT_MAX - strlen(prompt);
+    size_t room = CONVERSE_TEXT_MAX - strlen(prompt) - 1;
     size_t used = 0;
 
-    for (size_t i = 0; with_notices && i < reply->notice_count; i++) {
-        char line[REPLY_TEXT_MAX];
+    for (size_t i = 0; with_notices && i < reply->notice_count && used < room; i++) {
         size_t length;
 
         if (reply->notices[i].style == NOTICE_ERROR)
             continue;
-        converse_sanitise(line, sizeof line, reply->notices[i].text);
-        length = strlen(line);
-        if (length == 0 || room - used <= length + 1)
-            continue;
-        memcpy(text + used, line, length);
+        length = converse_sanitise_lines(text + used, room - used, reply->notices[i].text);
         used += length;
-        text[used++] = '\n';
+        if (length > 0)
+            text[used++] = '\n';
     }
     memcpy(text + used, prompt, strlen(prompt) + 1);
 }
@@ -112,34 +135,4 @@ void converse_forget(char *answer)
         return;
     explicit_bzero(answer, strlen(answer));
     free(answer);
-}
-
-static bool is_digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
-
-const char *converse_code_of(const char *answer)
-{
-    const char *end = answer + strlen(answer);
-    const char *code = end;
-
-    while (code > answer && end - code < FORWARDED_DIGITS && is_digit(code[-1]))
-        code--;
-    return end - code == FORWARDED_DIGITS ? code : end;
-}
-
-bool converse_looks_like_code(const char *text)
-{
-    size_t digits = 0;
-
-    if (strlen(text) == YUBICO_OTP_LENGTH)
-        return strspn(text, "cbdefghijklnrtuv") == YUBICO_OTP_LENGTH;
-    for (; *text != '\0'; text++) {
-        if (is_digit(*text))
-            digits++;
-        else if (*text != ' ' && *text != '-')
-            return false;
-    }
-    return digits >= CODE_DIGITS_MIN && digits <= CODE_DIGITS_MAX;
 }

@@ -9,8 +9,9 @@
 #include <stddef.h>
 
 enum {
-    CONVERSE_TEXT_MAX = 2048,  /* bytes of a prompt with the notices before it and the NUL */
-    CONVERSE_ANSWER_MAX = 1024 /* bytes of an answer without its NUL */
+    CONVERSE_TEXT_MAX = REPLY_NOTICES_SIZE + REPLY_TEXT_MAX, /* bytes of a prompt with all notices before it */
+    CONVERSE_LINE_MAX = REPLY_TEXT_MAX - 1, /* bytes of a line */
+    CONVERSE_ANSWER_MAX = 1024              /* bytes of an answer without its NUL */
 };
 
 /*
@@ -20,6 +21,12 @@ enum {
  */
 void converse_sanitise(char *clean, size_t size, const char *text);
 
+/*
+ * The same for a notice, which may have lines: line feeds are kept, but none at its end, and each line is cut at
+ * CONVERSE_LINE_MAX bytes. Returns the length.
+ */
+size_t converse_sanitise_lines(char *clean, size_t size, const char *text);
+
 /* Shows a notice at once. That it could not be shown changes no verdict, so nothing is returned. */
 void converse_notify(pam_handle_t *pamh, const struct reply_notice *notice);
 
@@ -27,8 +34,8 @@ void converse_notify(pam_handle_t *pamh, const struct reply_notice *notice);
 void converse_too_many(pam_handle_t *pamh, uint32_t seconds);
 
 /*
- * The text of a prompt: the info and touch notices of its step, a line each, and then `prompt`, which always
- * fits. One text, because sshd holds info messages back until a prompt and some greeters show the last alone.
+ * The text of a prompt: the info and touch notices of its step, each from a new line, and then `prompt`, which
+ * always fits. One text, because sshd holds info messages back until a prompt and some greeters show the last alone.
  */
 void converse_compose(char text[CONVERSE_TEXT_MAX], const struct reply *reply, bool with_notices, const char *prompt);
 
@@ -41,11 +48,5 @@ int converse_ask(pam_handle_t *pamh, bool visible, const char *text, char **answ
 
 /* Wipes and frees an answer; NULL is nothing to do. */
 void converse_forget(char *answer);
-
-/* The code at the end of "password and code", as forward_pass takes it: the last six digits, else the empty end. */
-const char *converse_code_of(const char *answer);
-
-/* Whether text could be a code: six to eight digits, spaces and dashes aside, or 44 modhex characters. */
-bool converse_looks_like_code(const char *text);
 
 #endif

@@ -76,7 +76,7 @@ static void read_error(struct json_reader *reader, struct reply *reply)
 }
 
 /* Reads {style, text}, both of which must be there. */
-static void read_styled_text(struct json_reader *reader, char style[NAME_MAX_BYTES], char text[REPLY_TEXT_MAX])
+static void read_styled_text(struct json_reader *reader, char style[NAME_MAX_BYTES], char *text, size_t size)
 {
     enum { STYLE = 1, TEXT = 2 };
     char member[NAME_MAX_BYTES];
@@ -87,7 +87,7 @@ static void read_styled_text(struct json_reader *reader, char style[NAME_MAX_BYT
         if (is_field(reader, &seen, STYLE, member, "style"))
             json_text(reader, style, NAME_MAX_BYTES);
         else if (is_field(reader, &seen, TEXT, member, "text"))
-            json_text(reader, text, REPLY_TEXT_MAX);
+            json_text(reader, text, size);
         else
             json_skip(reader);
     }
@@ -109,13 +109,16 @@ static void read_prompts(struct json_reader *reader, struct reply *reply)
             return;
         }
         prompt = &reply->prompts[reply->prompt_count++];
-        read_styled_text(reader, style, prompt->text);
+        read_styled_text(reader, style, prompt->text, sizeof prompt->text);
         prompt->visible = strcmp(style, "visible") == 0; /* what is not known is hidden */
     }
 }
 
 static void read_notices(struct json_reader *reader, struct reply *reply)
 {
+    char *text = reply->notice_texts;
+    char *last = text + sizeof reply->notice_texts - 1; /* always a NUL, and the text of all that does not fit */
+
     if (json_take_null(reader))
         return;
     json_enter_array(reader);
@@ -128,16 +131,42 @@ static void read_notices(struct json_reader *reader, struct reply *reply)
             return;
         }
         notice = &reply->notices[reply->notice_count++];
-        read_styled_text(reader, style, notice->text);
+        notice->text = text;
+        read_styled_text(reader, style, text, (size_t)(last - text) + 1);
+        text += strlen(text);
+        text += text < last ? 1 : 0;
         notice->style = strcmp(style, "error") == 0   ? NOTICE_ERROR
                         : strcmp(style, "touch") == 0 ? NOTICE_TOUCH
                                                       : NOTICE_INFO;
     }
 }
 
+/* Reads {start, length}, both of which must be there. */
+static void read_code(struct json_reader *reader, struct reply *reply)
+{
+    enum { START = 1, LENGTH = 2 };
+    char member[NAME_MAX_BYTES];
+    unsigned seen = 0;
+
+    if (json_take_null(reader))
+        return;
+    json_enter_object(reader);
+    while (json_next_member(reader, member, sizeof member)) {
+        if (is_field(reader, &seen, START, member, "start"))
+            json_unsigned(reader, REPLY_SPAN_MAX, &reply->code.start);
+        else if (is_field(reader, &seen, LENGTH, member, "length"))
+            json_unsigned(reader, REPLY_SPAN_MAX, &reply->code.length);
+        else
+            json_skip(reader);
+    }
+    if (seen != (START | LENGTH))
+        reader->failed = true;
+    reply->has_code = true;
+}
+
 static void read_step(struct json_reader *reader, struct reply *reply)
 {
-    enum { NOTICES = 1, PROMPTS = 2, VERDICT = 4, RETRY_AFTER = 8 };
+    enum { NOTICES = 1, PROMPTS = 2, VERDICT = 4, RETRY_AFTER = 8, CODE = 16 };
     char member[NAME_MAX_BYTES];
     unsigned seen = 0;
 
@@ -149,6 +178,8 @@ static void read_step(struct json_reader *reader, struct reply *reply)
             read_prompts(reader, reply);
         else if (is_field(reader, &seen, VERDICT, member, "verdict"))
             read_verdict(reader, reply);
+        else if (is_field(reader, &seen, CODE, member, "code"))
+            read_code(reader, reply);
         else if (!is_field(reader, &seen, RETRY_AFTER, member, "retryAfter"))
             json_skip(reader);
         else if (!json_take_null(reader))

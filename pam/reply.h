@@ -9,9 +9,11 @@
 enum {
     REPLY_PROMPTS_MAX = 8,
     REPLY_NOTICES_MAX = 16,
-    REPLY_TEXT_MAX = 512, /* bytes with the NUL, as PAM_MAX_MSG_SIZE; longer texts are cut */
+    REPLY_TEXT_MAX = 512,      /* bytes of a prompt with the NUL, as PAM_MAX_MSG_SIZE; longer ones are cut */
+    REPLY_NOTICES_SIZE = 16384, /* bytes of all notices of a reply, each with its NUL; what is beyond is cut */
     REPLY_SESSION_MAX = 128,
-    REPLY_RETRY_AFTER_MAX = 31536000 /* seconds */
+    REPLY_RETRY_AFTER_MAX = 31536000, /* seconds */
+    REPLY_SPAN_MAX = 65535            /* bytes */
 };
 
 enum reply_shape {
@@ -37,9 +39,15 @@ struct reply_prompt {
     char text[REPLY_TEXT_MAX];
 };
 
+/* The text stands in the reply's `notice_texts`, so a reply is not to be copied. */
 struct reply_notice {
     enum notice_style style;
-    char text[REPLY_TEXT_MAX];
+    const char *text;
+};
+
+/* Where in an answer its code stands, in bytes of what was sent. */
+struct reply_span {
+    uint32_t start, length;
 };
 
 struct reply {
@@ -48,11 +56,14 @@ struct reply {
     bool judged;
     int verdict; /* if judged: the PAM code; PAM_AUTHINFO_UNAVAIL for a verdict without a name here */
     uint32_t retry_after; /* seconds; 0 when none was said */
+    bool has_code;
+    struct reply_span code; /* if has_code: within the combined answer, not checked against it */
     char session[REPLY_SESSION_MAX];
     size_t prompt_count;
     size_t notice_count;
     struct reply_prompt prompts[REPLY_PROMPTS_MAX];
     struct reply_notice notices[REPLY_NOTICES_MAX];
+    char notice_texts[REPLY_NOTICES_SIZE];
 };
 
 /*

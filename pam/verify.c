@@ -1,5 +1,6 @@
 #include "verify.h"
 
+#include "answer.h"
 #include "converse.h"
 #include "reply.h"
 #include "varlink.h"
@@ -16,6 +17,10 @@ enum {
     WHOLE = VARLINK_FRAME_MAX
 };
 
+/* By these texts of the daemon's the module tells what is asked for; anything else is a secret of unknown kind. */
+static const char code_prompt[] = "Verification code: ";
+static const char password_prompt[] = "Password: ";
+
 static const char forward_prompt[] = "Password & verification code: ";
 
 struct verify {
@@ -24,8 +29,9 @@ struct verify {
     const char *user;
     bool silent;
     bool asked;        /* the person was asked something */
-    const char *given; /* the answer to the next prompt, from an earlier module; or NULL */
-    char password[CONVERSE_ANSWER_MAX + 1]; /* what stands before the code with forward_pass */
+    const char *given; /* what may answer the first prompt, from an earlier module; or NULL */
+    bool given_sent;
+    char combined[CONVERSE_ANSWER_MAX + 1]; /* the first answer, with forward_pass */
     struct reply reply;
     struct varlink link;
 };
@@ -146,6 +152,7 @@ static void write_context(const struct verify *verify, struct json_writer *call)
     json_write(call, "}");
 }
 
+/* Writes a call up to the end of its parameters, which the caller closes. */
 static void write_call(struct verify *verify, const char *method)
 {
     struct json_writer *call = varlink_new_call(&verify->link);
@@ -159,21 +166,30 @@ static void write_call(struct verify *verify, const char *method)
     if (verify->options->nullok)
         json_write(call, ",\"nullok\":true");
     write_context(verify, call);
-    json_write(call, "}");
 }
 
-/* Writes an answer of at most CONVERSE_ANSWER_MAX bytes; with forward_pass only the code at the first one's end. */
+/* Writes an answer of at most CONVERSE_ANSWER_MAX bytes; with forward_pass the first one is kept. */
 static void write_answer(struct verify *verify, const char *answer, bool first)
 {
-    const char *code = answer;
-
     debug_state(verify, "answer of bytes", strlen(answer));
     if (first && verify->options->forward_pass) {
-        code = converse_code_of(answer);
-        explicit_bzero(verify->password, sizeof verify->password);
-        memcpy(verify->password, answer, (size_t)(code - answer));
+        explicit_bzero(verify->combined, sizeof verify->combined);
+        memcpy(verify->combined, answer, strlen(answer) + 1);
     }
-    json_write_string(&verify->link.call, code, CONVERSE_ANSWER_MAX);
+    json_write_string(&verify->link.call, answer, CONVERSE_ANSWER_MAX);
+}
+
+/* Whether what an earlier module left answers the first prompt. */
+static bool given_fits(const struct verify *verify, const struct reply_prompt *prompt)
+{
+    if (verify->given == NULL)
+        return false;
+    if (verify->options->first_pass == FIRST_PASS_ONLY)
+        return true;
+    /* A password sent as a code is a miss that the daemon counts: try only what can be one. */
+    if (verify->options->forward_pass)
+        return answer_may_hold_code(verify->given);
+    return strcmp(prompt->text, password_prompt) == 0 || answer_looks_like_code(verify->given);
 }
 
 static int ask(struct verify *verify, size_t index, bool first)
@@ -181,7 +197,9 @@ static int ask(struct verify *verify, size_t index, bool first)
     const struct reply_prompt *prompt = &verify->reply.prompts[index];
     const struct options *options = verify->options;
     bool forward = first && options->forward_pass;
-    bool visible = !forward && (prompt->visible || options->echo);
+    bool code = !forward && strcmp(prompt->text, code_prompt) == 0;
+    bool visible = !forward && (prompt->visible || (code && options->echo));
+    bool renamed = options->prompt != NULL && (options->forward_pass ? forward : code);
     char question[REPLY_TEXT_MAX], text[CONVERSE_TEXT_MAX];
     char *answer;
     int outcome;
@@ -192,11 +210,12 @@ static int ask(struct verify *verify, size_t index, bool first)
     }
     converse_sanitise(question, sizeof question, prompt->text);
     converse_compose(text, &verify->reply, index == 0 && !verify->silent,
-                     first && options->prompt != NULL ? options->prompt
-                     : forward                        ? forward_prompt
-                                                      : question);
+                     renamed   ? options->prompt
+                     : forward ? forward_prompt
+                               : question);
     verify->asked = true;
     outcome = converse_ask(verify->pamh, visible, text, &answer);
+    explicit_bzero(text, strlen(text)); /* it may have a key to enrol with */
     if (outcome != PAM_SUCCESS)
         return outcome;
     write_answer(verify, answer, first);
@@ -216,9 +235,10 @@ static int answer_step(struct verify *verify, bool first_step)
         bool first = first_step && i == 0;
 
         json_write(call, i == 0 ? "" : ",");
-        if (first && verify->given != NULL)
+        if (first && given_fits(verify, &verify->reply.prompts[0])) {
+            verify->given_sent = true;
             write_answer(verify, verify->given, true);
-        else {
+        } else {
             int outcome = ask(verify, i, first);
 
             if (outcome != PAM_SUCCESS)
@@ -235,7 +255,9 @@ static int converse_once(struct verify *verify)
     int outcome;
 
     write_call(verify, "Begin");
-    json_write(&verify->link.call, ",\"more\":true}");
+    if (verify->options->forward_pass)
+        json_write(&verify->link.call, ",\"combined\":true");
+    json_write(&verify->link.call, "},\"more\":true}");
     for (int step = 0; step < STEPS_MAX; step++) {
         outcome = exchange(verify, REPLY_STEP);
         if (outcome != PAM_SUCCESS)
@@ -254,21 +276,13 @@ static int converse_once(struct verify *verify)
 /* The password that an earlier module left, where the options say that it may be the answer. */
 static const char *first_pass(const struct verify *verify)
 {
-    const struct options *options = verify->options;
     const void *token = NULL;
-    const char *code;
 
-    if (options->first_pass == FIRST_PASS_UNUSED)
+    if (verify->options->first_pass == FIRST_PASS_UNUSED)
         return NULL;
     if (pam_get_item(verify->pamh, PAM_AUTHTOK, &token) != PAM_SUCCESS || token == NULL)
         return NULL;
-    if (strlen(token) > CONVERSE_ANSWER_MAX)
-        return NULL;
-    if (options->first_pass == FIRST_PASS_ONLY)
-        return token;
-    /* A password sent as a code is a miss that the daemon counts: try only what can be one. */
-    code = options->forward_pass ? converse_code_of(token) : token;
-    return converse_looks_like_code(code) ? token : NULL;
+    return strlen(token) <= CONVERSE_ANSWER_MAX ? token : NULL;
 }
 
 static int open_link(struct verify *verify)
@@ -298,16 +312,22 @@ static struct verify *verify_new(pam_handle_t *pamh, const struct options *optio
 static void verify_free(struct verify *verify)
 {
     varlink_close(&verify->link);
-    explicit_bzero(verify->password, sizeof verify->password);
+    explicit_bzero(verify->combined, sizeof verify->combined);
+    explicit_bzero(&verify->reply, sizeof verify->reply); /* its notices may have a key to enrol with */
     free(verify);
 }
 
-/* Leaves the password that came with the code to the next module. */
-static int forward_password(const struct verify *verify)
+/*
+ * Leaves the password that came with the code to the next module: the first answer without what the daemon says was
+ * the code; all of it when no code was needed. Returns `outcome`, or why it could not be done.
+ */
+static int forward_password(struct verify *verify, int outcome)
 {
-    if (verify->password[0] == '\0')
-        return PAM_SUCCESS;
-    return pam_set_item(verify->pamh, PAM_AUTHTOK, verify->password);
+    if (verify->reply.has_code && !answer_remove_code(verify->combined, &verify->reply.code))
+        return unavailable(verify, VARLINK_NONSENSE);
+    if (verify->combined[0] == '\0')
+        return outcome;
+    return pam_set_item(verify->pamh, PAM_AUTHTOK, verify->combined) == PAM_SUCCESS ? outcome : PAM_BUF_ERR;
 }
 
 static int login(struct verify *verify)
@@ -318,15 +338,15 @@ static int login(struct verify *verify)
         return outcome;
     verify->given = first_pass(verify);
     outcome = converse_once(verify);
-    if (outcome == PAM_AUTH_ERR && verify->given != NULL && !verify->asked &&
+    if (outcome == PAM_AUTH_ERR && verify->given_sent && !verify->asked &&
         verify->options->first_pass == FIRST_PASS_TRY) {
         verify->given = NULL;
         outcome = converse_once(verify);
     }
     if (outcome == PAM_MAXTRIES && verify->reply.judged && verify->reply.retry_after > 0 && !verify->silent)
         converse_too_many(verify->pamh, verify->reply.retry_after);
-    if ((outcome == PAM_SUCCESS || outcome == PAM_IGNORE) && forward_password(verify) != PAM_SUCCESS)
-        outcome = PAM_BUF_ERR;
+    if (verify->options->forward_pass && (outcome == PAM_SUCCESS || outcome == PAM_IGNORE))
+        outcome = forward_password(verify, outcome);
     return outcome;
 }
 
@@ -350,7 +370,7 @@ static int account(struct verify *verify)
     if (outcome != PAM_SUCCESS)
         return outcome;
     write_call(verify, "Account");
-    json_write(&verify->link.call, "}");
+    json_write(&verify->link.call, "}}");
     outcome = exchange(verify, REPLY_VERDICT);
     return outcome == PAM_SUCCESS ? verify->reply.verdict : outcome;
 }

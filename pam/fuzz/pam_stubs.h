@@ -45,9 +45,12 @@ int pam_prompt(pam_handle_t *pamh, int style, char **response, const char *forma
     va_end(arguments);
     if (length < 0 || (size_t)length >= sizeof text || !utf8_valid(text))
         abort();
-    for (const char *at = text; *at != '\0'; at++)
-        if ((unsigned char)*at < 0x20 && *at != '\n')
+    for (const char *at = text, *line = text; *at != '\0'; at++) {
+        if (*at == '\n')
+            line = at + 1;
+        if (((unsigned char)*at < 0x20 && *at != '\n') || at - line >= CONVERSE_LINE_MAX)
             abort();
+    }
     if ((response != NULL) != (style == PAM_PROMPT_ECHO_OFF || style == PAM_PROMPT_ECHO_ON))
         abort();
     if (response == NULL)
@@ -67,7 +70,7 @@ int pam_get_item(const pam_handle_t *pamh, int type, const void **item)
 int pam_set_item(pam_handle_t *pamh, int type, const void *item)
 {
     (void)pamh;
-    if (type != PAM_AUTHTOK || strlen(item) > CONVERSE_ANSWER_MAX)
+    if (type != PAM_AUTHTOK || strlen(item) == 0 || strlen(item) > CONVERSE_ANSWER_MAX)
         abort();
     return PAM_SUCCESS;
 }

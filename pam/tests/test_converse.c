@@ -37,16 +37,46 @@ static void test_text_is_cut_at_a_character(void **state)
     assert_string_equal(small, "abc\xc3\xa9");
 }
 
+static const char *clean_lines(const char *text)
+{
+    static char buffer[2 * CONVERSE_LINE_MAX];
+
+    size_t length = converse_sanitise_lines(buffer, sizeof buffer, text);
+
+    assert_int_equal(strlen(buffer), length);
+    return buffer;
+}
+
+static void test_a_notice_keeps_its_lines(void **state)
+{
+    (void)state;
+    assert_string_equal(clean_lines("one\ntwo\r\n\n\tthree\n\r\n"), "one\ntwo\n\n three");
+    assert_string_equal(clean_lines("\xe2\x96\x88\xe2\x96\x80 \n\x1b[2J\xe2\x80\xa8\x7f"), "\xe2\x96\x88\xe2\x96\x80 \n[2J");
+    assert_string_equal(clean_lines("\n\n"), "");
+    assert_string_equal(clean_lines(""), "");
+}
+
+static void test_a_line_is_cut_at_a_character_and_the_next_is_not(void **state)
+{
+    char text[2 * CONVERSE_LINE_MAX] = "";
+
+    (void)state;
+    memset(text, 'x', CONVERSE_LINE_MAX - 1);
+    strcat(text, "\xc3\xa9yz\nnext");
+    assert_string_equal(strchr(clean_lines(text), '\n'), "\nnext");
+    assert_int_equal(strlen(clean_lines(text)), CONVERSE_LINE_MAX - 1 + strlen("\nnext"));
+}
+
 static void test_notices_are_folded_before_the_prompt(void **state)
 {
-    static struct reply reply = {.notice_count = 3,
-                                 .notices = {{NOTICE_INFO, "one"}, {NOTICE_ERROR, "wrong"},
-                                 {NOTICE_TOUCH, "t\x1bwo"}}};
+    static struct reply reply = {.notice_count = 4,
+                                 .notices = {{NOTICE_INFO, "one\n1\n"}, {NOTICE_ERROR, "wrong"},
+                                 {NOTICE_TOUCH, "t\x1bwo"}, {NOTICE_INFO, "\n"}}};
     char text[CONVERSE_TEXT_MAX];
 
     (void)state;
     converse_compose(text, &reply, true, "Code: ");
-    assert_string_equal(text, "one\ntwo\nCode: ");
+    assert_string_equal(text, "one\n1\ntwo\nCode: ");
     converse_compose(text, &reply, false, "Code: ");
     assert_string_equal(text, "Code: ");
 }
@@ -54,47 +84,23 @@ static void test_notices_are_folded_before_the_prompt(void **state)
 static void test_the_prompt_always_fits(void **state)
 {
     static struct reply reply = {.notice_count = REPLY_NOTICES_MAX};
-    char prompt[REPLY_TEXT_MAX], text[CONVERSE_TEXT_MAX];
+    static char long_notice[REPLY_NOTICES_SIZE], prompt[REPLY_TEXT_MAX], text[CONVERSE_TEXT_MAX + 1];
 
     (void)state;
-    for (size_t i = 0; i < REPLY_NOTICES_MAX; i++)
-        memset(reply.notices[i].text, 'n', REPLY_TEXT_MAX - 1);
+    memset(long_notice, 'n', sizeof long_notice - 1);
+    for (size_t i = 0; i < sizeof long_notice - 1; i += 100)
+        long_notice[i] = '\n';
     memset(prompt, 'p', sizeof prompt - 1);
-    prompt[sizeof prompt - 1] = '\0';
-    converse_compose(text, &reply, true, prompt);
-    assert_true(strlen(text) < CONVERSE_TEXT_MAX);
-    assert_string_equal(text + strlen(text) - strlen(prompt), prompt);
-}
-
-static void test_the_code_is_the_last_six_digits(void **state)
-{
-    static const struct {
-        const char *answer, *code;
-    } cases[] = {
-        {"secret123456", "123456"}, {"123456", "123456"}, {"pass99123456", "123456"}, {"secret12345", ""},
-        {"", ""},
-        {"secret123456 ", ""},      {"12345", ""},        {"\xc3\xa9""000000", "000000"},
-    };
-
-    (void)state;
-    for (size_t i = 0; i < COUNT(cases); i++)
-        assert_string_equal(converse_code_of(cases[i].answer), cases[i].code);
-}
-
-static void test_only_codes_look_like_codes(void **state)
-{
-    static const char *const codes[] = {"123456", "1234567", "12345678", "123 456", "12-34-56", " 123456 ",
-                                        "cccccccccccccccccccccccccccccccccccccccccccc"};
-    static const char *const others[] = {"", "12345", "123456789", "12345a", "123456\n", "      ",
-    "hunter2", "123.456",
-                                         "ccccccccccccccccccccccccccccccccccccccccccc", ("\xef\xbc\x91" "23456"),
-                                         "cccccccccccccccccccccccccccccccccccccccccccx"};
-
-    (void)state;
-    for (size_t i = 0; i < COUNT(codes); i++)
-        assert_true(converse_looks_like_code(codes[i]));
-    for (size_t i = 0; i < COUNT(others); i++)
-        assert_false(converse_looks_like_code(others[i]));
+    for (size_t cut = 1; cut < sizeof prompt; cut++) {
+        prompt[sizeof prompt - cut] = '\0';
+        for (size_t i = 0; i < REPLY_NOTICES_MAX; i++)
+            reply.notices[i].text = i == 0 ? long_notice + cut : i == 1 ? prompt : long_notice + i;
+        text[CONVERSE_TEXT_MAX] = 'x';
+        converse_compose(text, &reply, true, prompt);
+        assert_int_equal(text[CONVERSE_TEXT_MAX], 'x');
+        assert_true(strlen(text) < CONVERSE_TEXT_MAX);
+        assert_string_equal(text + strlen(text) - strlen(prompt), prompt);
+    }
 }
 
 int main(void)
@@ -102,10 +108,10 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_text_cannot_steer_a_terminal),
         cmocka_unit_test(test_text_is_cut_at_a_character),
+        cmocka_unit_test(test_a_notice_keeps_its_lines),
+        cmocka_unit_test(test_a_line_is_cut_at_a_character_and_the_next_is_not),
         cmocka_unit_test(test_notices_are_folded_before_the_prompt),
         cmocka_unit_test(test_the_prompt_always_fits),
-        cmocka_unit_test(test_the_code_is_the_last_six_digits),
-        cmocka_unit_test(test_only_codes_look_like_codes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -56,6 +56,19 @@ static void test_reads_prompts_and_notices(void **state)
     assert_int_equal(reply.notices[2].style, NOTICE_INFO);
 }
 
+static void test_reads_where_the_code_is(void **state)
+{
+    (void)state;
+    assert_true(read_step(STEP("{\"verdict\":\"success\",\"code\":{\"start\":7,\"length\":6,\"more\":[1]}}")));
+    assert_true(reply.has_code);
+    assert_int_equal(reply.code.start, 7);
+    assert_int_equal(reply.code.length, 6);
+    assert_true(read_step(STEP("{\"verdict\":\"ignore\",\"code\":null}")));
+    assert_false(reply.has_code);
+    assert_true(read_step(STEP("{\"verdict\":\"ignore\"}")));
+    assert_false(reply.has_code);
+}
+
 static void test_reads_errors(void **state)
 {
     (void)state;
@@ -80,6 +93,16 @@ static void test_refuses_wrong_shapes(void **state)
         STEP("{\"verdict\":\"success\",\"verdict\":\"auth_err\"}"),
         STEP("{\"verdict\":\"auth_err\",\"v\\u0065rdict\":\"success\"}"),
         STEP("{\"verdict\":null,\"verdict\":\"success\"}"),
+        STEP("{\"verdict\":\"success\",\"code\":[7,6]}"), STEP("{\"verdict\":\"success\",\"code\":{}}"),
+        STEP("{\"verdict\":\"success\",\"code\":{\"start\":7}}"),
+        STEP("{\"verdict\":\"success\",\"code\":{\"length\":6}}"),
+        STEP("{\"verdict\":\"success\",\"code\":{\"start\":null,\"length\":6}}"),
+        STEP("{\"verdict\":\"success\",\"code\":{\"start\":-7,\"length\":6}}"),
+        STEP("{\"verdict\":\"success\",\"code\":{\"start\":7,\"length\":6.5}}"),
+        STEP("{\"verdict\":\"success\",\"code\":{\"start\":65536,\"length\":6}}"),
+        STEP("{\"verdict\":\"success\",\"code\":{\"start\":0,\"length\":4294967296}}"),
+        STEP("{\"verdict\":\"success\",\"code\":{\"start\":7,\"length\":6,\"start\":7}}"),
+        STEP("{\"verdict\":\"success\",\"code\":null,\"code\":{\"start\":7,\"length\":6}}"),
         STEP("{\"verdict\":\"success\",\"retryAfter\":-1}"),
         STEP("{\"verdict\":\"success\",\"retryAfter\":1.5}"),
         STEP("{\"verdict\":\"maxtries\",\"retryAfter\":99999999999}"),
@@ -130,6 +153,43 @@ static void test_counts_and_lengths_are_bounded(void **state)
     }
 }
 
+/* Writes a step with `count` notices of `length` bytes each. */
+static void write_notices(char *text, int count, size_t length)
+{
+    strcpy(text, "{\"parameters\":{\"session\":\"s\",\"step\":{\"notices\":[");
+    text += strlen(text);
+    for (int i = 0; i < count; i++) {
+        text = stpcpy(text, i == 0 ? "{\"style\":\"info\",\"text\":\"" : ",{\"style\":\"info\",\"text\":\"");
+        memset(text, 'a' + i, length);
+        text = stpcpy(text + length, "\"}");
+    }
+    strcpy(text, "],\"verdict\":\"success\"}}}");
+}
+
+static void test_all_notices_together_are_cut(void **state)
+{
+    static char text[65536];
+
+    (void)state;
+    write_notices(text, REPLY_NOTICES_MAX, 1024);
+    assert_true(read_step(text));
+    assert_int_equal(reply.notice_count, REPLY_NOTICES_MAX);
+    for (int i = 0; i < REPLY_NOTICES_MAX; i++) {
+        size_t length = strlen(reply.notices[i].text);
+
+        assert_int_equal(length, i < REPLY_NOTICES_MAX - 1 ? 1024 : 1024 - REPLY_NOTICES_MAX);
+        assert_int_equal(reply.notices[i].text[0], 'a' + i);
+        assert_int_equal(reply.notices[i].text[length - 1], 'a' + i);
+    }
+    for (size_t length = REPLY_NOTICES_SIZE - 3; length < REPLY_NOTICES_SIZE + 3; length++) {
+        write_notices(text, 2, length);
+        assert_true(read_step(text));
+        assert_int_equal(strlen(reply.notices[0].text), length < REPLY_NOTICES_SIZE ? length : REPLY_NOTICES_SIZE - 1);
+        assert_int_equal(strlen(reply.notices[1].text), length == REPLY_NOTICES_SIZE - 3 ? 1 : 0);
+        assert_int_equal(reply.verdict, PAM_SUCCESS);
+    }
+}
+
 static void test_account_replies_are_their_own_shape(void **state)
 {
     static const char verdict[] = "{\"parameters\":{\"verdict\":\"success\"}}";
@@ -148,9 +208,11 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reads_verdicts),
         cmocka_unit_test(test_reads_prompts_and_notices),
+        cmocka_unit_test(test_reads_where_the_code_is),
         cmocka_unit_test(test_reads_errors),
         cmocka_unit_test(test_refuses_wrong_shapes),
         cmocka_unit_test(test_counts_and_lengths_are_bounded),
+        cmocka_unit_test(test_all_notices_together_are_cut),
         cmocka_unit_test(test_account_replies_are_their_own_shape),
     };
 

@@ -56,9 +56,15 @@ def run(host: Path, stack: Stack, *modes: str) -> Report:
     return Report(int(values["code"]), int(values["account"]), changed, int(values["found"]), process.stderr)
 
 
+ANSWER = "".join(chr(ord("AbCd"[i % 4]) + i % 11) for i in range(48))
+"""What the host program answers, and looks for in its memory."""
+
 TURNS = {
     "success": (
-        [[streamed(notice("Touch")), step(hidden("Code: "), hidden("PIN: "))], step(verdict="success")],
+        [
+            [streamed(notice("Touch")), step(hidden("Code: "), hidden("PIN: "))],
+            step(verdict="success", code=(0, len(ANSWER))),
+        ],
         judged("success"),
         (PAM_SUCCESS, PAM_SUCCESS),
     ),
@@ -108,6 +114,19 @@ def test_no_code_stays_in_memory(host, make_stack, socket_path, case, options):
     with ScriptedDaemon(socket_path, *turns, account):
         report = run(host, make_stack(*options))
     assert report.code == codes[0]
+    assert report.copies == 0
+
+
+@pytest.mark.parametrize("verdict", ["success", "auth_err"])
+def test_no_key_stays_in_memory(host, module, make_stack, socket_path, verdict):
+    """Of a key that was shown to enrol with, no copy is left either: shown at once, with a prompt or a verdict."""
+    if module.preload is not None:
+        pytest.skip("the address sanitizer keeps copies that libpam makes while it formats a message")
+    key = notice(f"Your key:\n{ANSWER}")
+    turns = [[streamed(key), step(hidden("Code: "), notices=[key])], step(verdict=verdict, notices=[key])]
+    with ScriptedDaemon(socket_path, *turns, judged(verdict)):
+        report = run(host, make_stack())
+    assert report.code == {"success": PAM_SUCCESS, "auth_err": PAM_AUTH_ERR}[verdict]
     assert report.copies == 0
 
 

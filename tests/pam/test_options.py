@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pamstack import PAM_AUTH_ERR, PAM_MAXTRIES, PAM_SERVICE_ERR, PAM_SUCCESS, Style
-from scripteddaemon import ScriptedDaemon, hidden, judged, notice, step
+from pamstack import PAM_AUTH_ERR, PAM_AUTHINFO_UNAVAIL, PAM_MAXTRIES, PAM_SERVICE_ERR, PAM_SUCCESS, Style
+from scripteddaemon import ScriptedDaemon, hidden, judged, notice, step, visible
 
 CODE_ASKED = step(hidden("Code: "))
 
@@ -27,31 +27,50 @@ def test_wrong_options_are_all_logged_and_refuse(make_stack, socket_path, phase)
 
 
 @pytest.mark.parametrize(
-    ("options", "text"),
+    ("options", "prompts"),
     [
-        ([], "Code: "),
-        (["[prompt=Code of your phone: ]"], "Code of your phone: "),
-        (["authtok_prompt=OTP>"], "OTP>"),
-        (["forward_pass"], "Password & verification code: "),
-        (["forward_pass", "[prompt=Both: ]"], "Both: "),
+        ([], ["Password: ", "Verification code: ", "Verification code: ", "Name: "]),
+        (["[prompt=Phone: ]"], ["Password: ", "Phone: ", "Phone: ", "Name: "]),
+        (["authtok_prompt=OTP>"], ["Password: ", "OTP>", "OTP>", "Name: "]),
+        (
+            ["forward_pass"],
+            ["Password & verification code: ", "Verification code: ", "Verification code: ", "Name: "],
+        ),
+        (["forward_pass", "[prompt=Both: ]"], ["Both: ", "Verification code: ", "Verification code: ", "Name: "]),
     ],
 )
-def test_prompt_text(make_stack, socket_path, options, text):
-    """The admin's text replaces the first prompt's and nothing else."""
+def test_prompt_text(make_stack, socket_path, options, prompts):
+    """The admin's text is for the code, whenever it is asked for; with forward_pass for both in one."""
+    password, code, name = hidden("Password: "), hidden("Verification code: "), visible("Name: ")
+    wrong = notice("Wrong code", "error")
     with ScriptedDaemon(
-        socket_path, step(hidden("Code: "), hidden("PIN: ")), step(hidden("Next: ")), step(verdict="success")
+        socket_path, step(password), step(code), step(code, name, notices=[wrong]), step(verdict="success")
     ):
-        outcome = make_stack(*options).login("alice", ["1", "2", "3"])
-    assert outcome.prompts == [text, "PIN: ", "Next: "]
+        outcome = make_stack(*options).login("alice", ["1", "2", "3", "4"])
+    assert outcome.prompts == prompts
+    assert [m.text for m in outcome.messages] == [*prompts[:2], "Wrong code", *prompts[2:]]
 
 
 @pytest.mark.parametrize("option", ["echo_verification_code", "echo-verification-code"])
 def test_echo(make_stack, socket_path, option):
-    """Codes may be shown as they are typed, but never what holds a password."""
-    with ScriptedDaemon(socket_path, CODE_ASKED, step(verdict="success"), CODE_ASKED, step(verdict="success")):
-        echoed = make_stack(option).login("alice", ["123456"])
+    """Codes may be shown as they are typed, but never what holds a password or may hold one."""
+    turns = [
+        step(hidden("Password: "), hidden("Verification code: ")),
+        step(hidden("Secret word: "), visible("Name: ")),
+        step(hidden("Verification code: ")),
+        step(verdict="success"),
+    ]
+    answers = ["hunter2pw", "123456", "open sesame", "alice", "123456"]
+    with ScriptedDaemon(socket_path, *turns, *turns[-2:]):
+        echoed = make_stack(option).login("alice", answers)
         combined = make_stack(option, "forward_pass").login("alice", ["secret123456"])
-    assert [message.style for message in echoed.messages] == [Style.VISIBLE]
+    assert [message.style for message in echoed.messages] == [
+        Style.HIDDEN,
+        Style.VISIBLE,
+        Style.HIDDEN,
+        Style.VISIBLE,
+        Style.VISIBLE,
+    ]
     assert [message.style for message in combined.messages] == [Style.HIDDEN]
 
 
@@ -85,6 +104,7 @@ def test_nothing_is_logged_about_a_login_that_worked(make_stack, socket_path):
 # --- passwords that other modules asked for -----------------------------------------------------------------
 
 EARLIER = "auth optional pam_exec.so quiet expose_authtok /bin/true"  # asks for a password and keeps it
+PERMIT = "auth required pam_permit.so"  # a stack that only ignores refuses
 
 
 @pytest.fixture
@@ -196,40 +216,113 @@ def test_try_first_pass_tries_no_further(make_stack, socket_path, turns, answers
     assert outcome.code == code
 
 
+@pytest.mark.parametrize("typed", ["hunter2pw", "123456", ""])
+def test_try_first_pass_gives_a_password_to_a_prompt_for_one(make_stack, socket_path, typed):
+    """A stack of the daemon that begins with the password takes the one typed before; the code is asked for."""
+    turns = [step(hidden("Password: ")), step(hidden("Verification code: ")), step(verdict="success")]
+    with ScriptedDaemon(socket_path, *turns) as daemon:
+        outcome = make_stack("try_first_pass", before=EARLIER).login("alice", [typed, "654321"])
+    assert outcome.code == PAM_SUCCESS
+    assert outcome.prompts[1:] == ["Verification code: "]
+    assert daemon.responses == [[typed], ["654321"]]
+
+
+def test_try_first_pass_is_for_the_first_prompt_alone(make_stack, socket_path):
+    """What was typed before answers one prompt: not the next of the same step, nor one after a wrong code."""
+    code = hidden("Verification code: ")
+    turns = [step(code, code), step(code, notices=[notice("Wrong code", "error")]), step(verdict="success")]
+    with ScriptedDaemon(socket_path, *turns) as daemon:
+        outcome = make_stack("try_first_pass", before=EARLIER).login("alice", ["111111", "222222", "333333"])
+    assert outcome.code == PAM_SUCCESS
+    assert daemon.responses == [["111111", "222222"], ["333333"]]
+
+
+# --- password and code in one answer ------------------------------------------------------------------------
+
+
+def combined_of(daemon: ScriptedDaemon) -> list[bool | None]:
+    """What each Begin said of the first answer."""
+    return [call["parameters"].get("combined") for call in daemon.calls if call["method"].endswith("Begin")]
+
+
+@pytest.mark.parametrize("verdict", ["success", "ignore"])
 @pytest.mark.parametrize(
     ("typed", "code", "password"),
     [
-        ("hunter2pw123456", "123456", "hunter2pw"),
-        ("hunter99123456", "123456", "hunter99"),
-        ("pässwort 123456", "123456", "pässwort "),
-        ("hunter2pw", "", "hunter2pw"),
-        ("hunter2pw12345", "", "hunter2pw12345"),
+        ("hunter2pw123456", (9, 6), b"hunter2pw"),
+        ("12345678hunter2pw", (0, 8), b"hunter2pw"),
+        ("hunter" + "c" * 44, (6, 44), b"hunter"),
+        ("pässwort 123456", (10, 6), "pässwort ".encode()),
+        (b"p\xe4ss\xf6123456", (9, 6), b"p\xe4ss\xf6"),
+        ("before123456after", (6, 6), b"beforeafter"),
+        ("hunter2pw123456", None, b"hunter2pw123456"),
+        ("x" * 500 + "123456", (500, 6), b"x" * 500),
     ],
 )
-def test_forward_pass_splits_password_and_code(make_stack, socket_path, later, *, typed, code, password):
-    """With forward_pass one prompt takes both: the last six digits are the code, the rest is for the next module."""
+def test_forward_pass_splits_where_the_daemon_says(make_stack, socket_path, later, *, typed, code, password, verdict):
+    """With forward_pass one prompt takes both. The daemon finds the code; all around it is for the next module."""
     line, found = later
-    with ScriptedDaemon(socket_path, CODE_ASKED, step(verdict="success")) as daemon:
-        outcome = make_stack("forward_pass", after=line).login("alice", [typed])
+    with ScriptedDaemon(socket_path, CODE_ASKED, step(verdict=verdict, code=code)) as daemon:
+        outcome = make_stack("forward_pass", after=f"{PERMIT}\n{line}").login("alice", [typed])
     assert outcome.code == PAM_SUCCESS
     assert outcome.prompts == ["Password & verification code: "]
-    assert daemon.responses == [[code]]
-    assert password_in(found) == password
+    assert combined_of(daemon) == [True]
+    sent = typed if isinstance(typed, str) else typed.decode(errors="replace")
+    assert daemon.responses == [[sent]]
+    assert found.read_bytes().rstrip(b"\0") == password
 
 
-def test_forward_pass_leaves_nothing_of_a_refused_login(make_stack, socket_path, later):
+def test_without_forward_pass_the_answer_is_a_code(make_stack, socket_path, later):
+    """Without the option nothing is combined, nothing is split, and the answer is not left to the next module."""
+    line, found = later
+    with ScriptedDaemon(socket_path, CODE_ASKED, step(verdict="success", code=(0, 1))) as daemon:
+        outcome = make_stack(after=line).login("alice", ["hunter2pw123456", "asked-again"])
+    assert outcome.code == PAM_SUCCESS
+    assert combined_of(daemon) == [None]
+    assert password_in(found) == "asked-again"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [(16, 0), (9, 7), (0, 16), (65535, 65535), (65536, 1), (-1, 6), (2, 1), (1, 1)],
+    ids=["behind", "too long", "longer than all", "far away", "out of bounds", "before", "starts in", "ends in"],
+)
+@pytest.mark.parametrize("verdict", ["success", "ignore"])
+def test_forward_pass_refuses_a_split_that_cannot_be(make_stack, socket_path, later, code, verdict):
+    """A code that is said to lie outside of the answer or to begin or end within a character: nobody gets in."""
+    line, found = later
+    with ScriptedDaemon(socket_path, CODE_ASKED, step(verdict=verdict, code=code)):
+        outcome = make_stack("forward_pass", after=f"{PERMIT}\n{line}").login("alice", ["häkte2pw123456", "again"])
+    assert outcome.code == PAM_AUTHINFO_UNAVAIL
+    assert "no answer of org.otpbridge.Verify" in outcome.log
+    assert password_in(found) == "again"
+
+
+def test_forward_pass_keeps_the_first_answer_alone(make_stack, socket_path, later):
+    """When the code is asked for again, the password is still that of the first answer."""
+    line, found = later
+    again = step(hidden("Verification code: "), notices=[notice("Wrong code", "error")])
+    with ScriptedDaemon(socket_path, CODE_ASKED, again, step(verdict="success", code=(9, 6))) as daemon:
+        outcome = make_stack("forward_pass", after=line).login("alice", ["hunter2pw111111", "222222"])
+    assert outcome.code == PAM_SUCCESS
+    assert daemon.responses == [["hunter2pw111111"], ["222222"]]
+    assert password_in(found) == "hunter2pw"
+
+
+@pytest.mark.parametrize("verdict", ["auth_err", "maxtries", "authinfo_unavail"])
+def test_forward_pass_leaves_nothing_of_a_refused_login(make_stack, socket_path, later, verdict):
     """After a refusal the next module does not find the password."""
     line, found = later
-    with ScriptedDaemon(socket_path, CODE_ASKED, step(verdict="auth_err")):
+    with ScriptedDaemon(socket_path, CODE_ASKED, step(verdict=verdict, code=(9, 6))):
         outcome = make_stack("forward_pass", after=line).login("alice", ["hunter2pw123456", "asked-again"])
-    assert outcome.code == PAM_AUTH_ERR
+    assert outcome.code == {"auth_err": PAM_AUTH_ERR, "maxtries": PAM_MAXTRIES}.get(verdict, PAM_AUTHINFO_UNAVAIL)
     assert password_in(found) == "asked-again"
 
 
 def test_forward_pass_with_the_code_alone(make_stack, socket_path, later):
     """Who types only the code is asked for the password by the next module."""
     line, found = later
-    with ScriptedDaemon(socket_path, CODE_ASKED, step(verdict="success")) as daemon:
+    with ScriptedDaemon(socket_path, CODE_ASKED, step(verdict="success", code=(0, 6))) as daemon:
         outcome = make_stack("forward_pass", after=line).login("alice", ["123456", "asked-again"])
     assert outcome.code == PAM_SUCCESS
     assert daemon.responses == [["123456"]]
@@ -237,14 +330,50 @@ def test_forward_pass_with_the_code_alone(make_stack, socket_path, later):
 
 
 @pytest.mark.parametrize("first_pass", ["use_first_pass", "try_first_pass"])
-def test_forward_pass_splits_an_earlier_answer(make_stack, socket_path, later, first_pass):
-    """Both may have been typed for an earlier module: the code is cut off and the password left."""
+@pytest.mark.parametrize(
+    ("typed", "code", "password"),
+    [
+        ("hunter2pw123456", (9, 6), "hunter2pw"),
+        ("123456hunter2pw", (0, 6), "hunter2pw"),
+        ("c" * 44 + "hunter", (0, 44), "hunter"),
+    ],
+)
+def test_forward_pass_splits_an_earlier_answer(make_stack, socket_path, later, first_pass, *, typed, code, password):
+    """Both may have been typed for an earlier module: the code is cut out and the password left."""
     line, found = later
-    with ScriptedDaemon(socket_path, CODE_ASKED, step(verdict="success")) as daemon:
-        outcome = make_stack("forward_pass", first_pass, before=EARLIER, after=line).login(
-            "alice", ["hunter2pw123456"]
-        )
+    with ScriptedDaemon(socket_path, CODE_ASKED, step(verdict="success", code=code)) as daemon:
+        outcome = make_stack("forward_pass", first_pass, before=EARLIER, after=line).login("alice", [typed])
     assert outcome.code == PAM_SUCCESS
     assert len(outcome.prompts) == 1
-    assert daemon.responses == [["123456"]]
-    assert password_in(found) == "hunter2pw"
+    assert combined_of(daemon) == [True]
+    assert daemon.responses == [[typed]]
+    assert password_in(found) == password
+
+
+@pytest.mark.parametrize("typed", ["hunter2pw", "hunter12345", "12 34 56", "!123456!", "x" + "c" * 43, ""])
+def test_forward_pass_tries_no_password_without_a_code(make_stack, socket_path, later, typed):
+    """A password that no code can be part of is not sent as a guess, whatever the daemon asks; both are asked for."""
+    line, found = later
+    turns = [step(hidden("Password: ")), step(verdict="success", code=(3, 6))]
+    with ScriptedDaemon(socket_path, *turns) as daemon:
+        outcome = make_stack("forward_pass", "try_first_pass", before=EARLIER, after=line).login(
+            "alice", [typed, "new123456"]
+        )
+    assert outcome.code == PAM_SUCCESS
+    assert outcome.prompts[1:] == ["Password & verification code: "]
+    assert daemon.responses == [["new123456"]]
+    assert password_in(found) == "new"
+
+
+def test_forward_pass_takes_the_second_try(make_stack, socket_path, later):
+    """When the earlier answer was refused and both are asked for, the password is that of the new answer."""
+    line, found = later
+    refused = step(verdict="auth_err")
+    with ScriptedDaemon(socket_path, CODE_ASKED, refused, CODE_ASKED, step(verdict="success", code=(0, 6))) as daemon:
+        outcome = make_stack("forward_pass", "try_first_pass", before=EARLIER, after=line).login(
+            "alice", ["a-longer-one111111", "123456new"]
+        )
+    assert outcome.code == PAM_SUCCESS
+    assert combined_of(daemon) == [True, True]
+    assert daemon.responses == [["a-longer-one111111"], ["123456new"]]
+    assert password_in(found) == "new"

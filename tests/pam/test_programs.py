@@ -53,17 +53,24 @@ def test_ssh_shows_what_belongs_to_a_prompt(make_machine, socket_path):
 
 def test_ssh_takes_both_in_one_answer(make_machine, socket_path):
     """For clients with a single field: password and code together, each judged by its own module."""
+    password = PASSWORDS["alice"]
+    behind, before = step(verdict="success", code=(len(password), 6)), step(verdict="success", code=(0, 8))
     with (
-        ScriptedDaemon(socket_path, CODE, YES, CODE, YES, CODE, NO) as daemon,
+        ScriptedDaemon(
+            socket_path, CODE, behind, CODE, before, CODE, step(verdict="ignore"), CODE, behind, CODE, NO
+        ) as daemon,
         make_machine("forward_pass", code_first=True) as machine,
     ):
-        login = machine.ssh("alice", [PASSWORDS["alice"] + "123456"])
-        wrong_password = machine.ssh("alice", ["another horse123456"])
-        wrong_code = machine.ssh("alice", [PASSWORDS["alice"] + "654321"])
-    assert (login.output, login.prompts) == ("alice\n", ["Password & verification code: "])
+        logins = [machine.ssh("alice", [answer]) for answer in (password + "123456", "12345678" + password, password)]
+        wrong_password = machine.ssh("alice", ["corrupt horse123456"])
+        wrong_code = machine.ssh("alice", [password + "654321"])
+    assert [(login.output, login.prompts) for login in logins] == [
+        ("alice\n", ["Password & verification code: "])
+    ] * 3
     assert not wrong_password.ok
     assert not wrong_code.ok
-    assert daemon.responses == [["123456"], ["123456"], ["654321"]]
+    assert daemon.responses[:3] == [[password + "123456"], ["12345678" + password], [password]]
+    assert all(call["parameters"]["combined"] for call in daemon.calls if call["method"].endswith("Begin"))
 
 
 @pytest.mark.parametrize(

@@ -129,10 +129,9 @@ def test_daemon_text_cannot_steer_the_terminal(make_stack, socket_path):
         socket_path, step(hidden(nasty), notices=[notice(nasty), notice(nasty, "error")]), step(verdict="success")
     ):
         outcome = make_stack().login("alice", ["123456"])
-    shown = "]0;t2JCode : "
     assert [(m.style, m.text) for m in outcome.messages] == [
-        (Style.ERROR, shown),
-        (Style.HIDDEN, f"{shown}\n{shown}"),
+        (Style.ERROR, "]0;t2JCode\n: "),
+        (Style.HIDDEN, "]0;t2JCode\n: \n]0;t2JCode : "),
     ]
 
 
@@ -188,10 +187,48 @@ def test_silent_logins_see_prompts_alone(make_stack, socket_path):
 
 
 def test_long_texts_are_cut(make_stack, socket_path):
-    """A text of any length is shown as far as PAM's own limit goes, cut at a character."""
-    with ScriptedDaemon(socket_path, step(hidden("é" * 5000)), step(verdict="success")):
+    """A text of any length is shown as far as PAM's own limit for a line goes, cut at a character."""
+    long = notice("ä" * 2000 + "\nshort\n" + "ö" * 2000)
+    with ScriptedDaemon(socket_path, step(hidden("é" * 5000), notices=[long]), step(verdict="success")):
         outcome = make_stack().login("alice", ["1"])
-    assert outcome.prompts == ["é" * 255]
+    assert outcome.prompts == ["ä" * 255 + "\nshort\n" + "ö" * 255 + "\n" + "é" * 255]
+
+
+QR = "Scan this:\n" + ("█▀▄ " * 20 + "\n") * 45 + "Key: GEZD GNBV\n"
+
+
+def test_a_drawing_is_shown_whole(make_stack, socket_path):
+    """A QR code and the key below it are one text, line by line: before a prompt, at once, or with the verdict."""
+    assert 8_000 < len(QR.encode()) < 10_000
+    with ScriptedDaemon(
+        socket_path,
+        [streamed(notice(QR)), step(hidden("Code: "), notices=[notice("First"), notice(QR), notice("Last")])],
+        step(notices=[notice(QR), notice("Bye")], verdict="success"),
+    ):
+        outcome = make_stack().login("alice", ["1"])
+    assert [(m.style, m.text) for m in outcome.messages] == [
+        (Style.INFO, QR.rstrip()),
+        (Style.HIDDEN, f"First\n{QR}Last\nCode: "),
+        (Style.INFO, QR.rstrip()),
+        (Style.INFO, "Bye"),
+    ]
+
+
+def test_a_prompt_has_one_line(make_stack, socket_path):
+    """A prompt is one line whatever the daemon says; only notices have lines."""
+    with ScriptedDaemon(socket_path, step(hidden("Co\nde\n: ")), step(verdict="success")):
+        assert make_stack().login("alice", ["1"]).prompts == ["Co de : "]
+
+
+def test_notices_without_end_leave_room_for_the_prompt(make_stack, socket_path):
+    """More text than a screen has is cut, and the question still comes after it."""
+    flood = [notice("n" * 99 + "\n") for _ in range(15)]
+    flood.append(notice(("x" * 99 + "\n") * 400))
+    with ScriptedDaemon(socket_path, step(hidden("p" * 600), notices=flood), step(verdict="success")):
+        (prompt,) = make_stack().login("alice", ["1"]).prompts
+    assert prompt.startswith(("n" * 99 + "\n") * 15 + ("x" * 99 + "\n") * 100)
+    assert prompt.endswith("x\n" + "p" * 511)
+    assert len(prompt) <= 16384 + 512
 
 
 def test_fields_of_a_later_release_are_ignored(make_stack, socket_path):

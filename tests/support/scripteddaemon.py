@@ -36,14 +36,17 @@ def step(
     notices: Sequence[dict[str, str]] = (),
     verdict: str | None = None,
     retry_after: int | None = None,
+    code: tuple[int, int] | None = None,
     session: str = "s1",
 ) -> dict[str, Any]:
-    """A reply to Begin or Continue."""
+    """A reply to Begin or Continue; `code` is where in the combined answer the code stands: (start, length)."""
     fields: dict[str, Any] = {"notices": list(notices), "prompts": list(prompts)}
     if verdict is not None:
         fields["verdict"] = verdict
     if retry_after is not None:
         fields["retryAfter"] = retry_after
+    if code is not None:
+        fields["code"] = dict(zip(("start", "length"), code, strict=True))
     return {"parameters": {"session": session, "step": fields}}
 
 
