@@ -7,7 +7,7 @@ import re
 import stat
 
 import pytest
-from pictures import enlarged, framed, png_pixels, qr_texts, svg_pixels, terminal_pixels
+from pictures import enlarged, framed, plain_pixels, png_pixels, qr_texts, svg_pixels, terminal_pixels
 
 from otpbridge.enroll import qr
 from otpbridge.errors import EnrolError
@@ -43,6 +43,37 @@ def test_the_terminal_code_has_straight_edges_and_its_quiet_zone():
     assert dark_columns[-1] == width - 5
     assert len(pixels) - 1 - dark_rows[-1] >= 4
     assert all(line.endswith("\x1b[0m") for line in text.splitlines())
+
+
+@pytest.mark.parametrize("uri", [URI, LONG], ids=["usual", "long"])
+@pytest.mark.parametrize(("ink", "paper"), [(255, 0), (0, 255), (200, 40)], ids=["dark", "light", "grey"])
+def test_the_plain_code_scans_on_every_theme(uri, ink, paper):
+    """A code of block characters alone is read too, even inverted, whatever stands around it."""
+    pixels = plain_pixels(qr.terminal_plain(uri), foreground=ink, background=paper)
+    assert qr_texts(framed(enlarged(pixels, 3), paper, 30)) == [uri]
+
+
+def test_the_plain_code_has_straight_edges_and_its_quiet_zone():
+    """It is nothing but blocks and blanks; four light modules, which are drawn, surround the code on every side."""
+    text = qr.terminal_plain(URI)
+    assert set(text) == set("\u2580\u2584\u2588 \n")
+    assert text.endswith("\n")
+    pixels = plain_pixels(text, foreground=1, background=0)
+    width = qr.columns(URI)
+    assert {len(row) for row in pixels} == {width}
+    dark_rows = [number for number, row in enumerate(pixels) if 0 in row]
+    dark_columns = [number for number in range(width) if any(row[number] == 0 for row in pixels)]
+    assert dark_rows[0] == dark_columns[0] == 4
+    assert dark_columns[-1] == width - 5
+    assert len(pixels) - 1 - dark_rows[-1] == 5
+
+
+@pytest.mark.parametrize("uri", [URI, LONG], ids=["usual", "long"])
+def test_the_plain_code_fits_a_login(uri):
+    """As a notice at login it passes the PAM module whole, with room for the key: 511 bytes a line, 16 KiB in all."""
+    text = qr.terminal_plain(uri)
+    assert max(len(line.encode()) for line in text.splitlines()) <= 511
+    assert len(text.encode()) <= 15_000
 
 
 def test_the_png_scans_on_a_dark_page():

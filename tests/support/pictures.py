@@ -85,6 +85,13 @@ def svg_pixels(data: bytes) -> Pixels:
     return pixels
 
 
+def plain_pixels(text: str, foreground: int, background: int) -> Pixels:
+    """Draw text of block characters and blanks on a terminal with colours of these greys."""
+    inked = {" ": (False, False), "\u2580": (True, False), "\u2584": (False, True), "\u2588": (True, True)}
+    halves = [[inked[glyph] for glyph in line] for line in text.splitlines()]
+    return [[foreground if pair[half] else background for pair in line] for line in halves for half in (0, 1)]
+
+
 def terminal_pixels(text: str, foreground: int, background: int) -> Pixels:
     """Draw half-block text on a terminal whose own colours have the given greys; a cell is two pixels high."""
     palette = {16: 0, 231: 255}

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 from otpbridge.errors import EnrolError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import segno
 
 QUIET_ZONE = 4
 """Modules."""
 _SCALE = 6
 """Pixels per module of a PNG: about 300 pixels for the usual URI, sharp on screen and on paper."""
-_UPPER_HALF = "\u2580"
+_UPPER_HALF, _LOWER_HALF, _FULL = "\u2580", "\u2584", "\u2588"
 _DARK, _LIGHT = 16, 231
 """Black and white of the 256-colour cube: themes do not change them, as they do the first sixteen."""
 
@@ -37,10 +39,28 @@ def terminal(uri: str) -> str:
     Every cell sets both of its colours and the code brings its quiet zone, so it can be scanned on dark and
     light terminals alike. Its width in columns is that of its longest line of half blocks.
     """
-    rows = [[bool(module) for module in row] for row in _make(uri).matrix_iter(border=QUIET_ZONE)]
+    return "".join(_line(upper, lower) for upper, lower in _row_pairs(uri))
+
+
+def terminal_plain(text: str) -> str:
+    """Draw the QR code of a text with block characters alone, for programs that let no colour through.
+
+    Light modules are drawn, dark ones left blank: black on white in a terminal that writes light on dark, and
+    inverted, which most readers take too, in one that writes dark on light. Its quiet zone is drawn as well, so
+    no line begins or ends with a blank. A line has as many characters as `columns` says, and a line end.
+    """
+    glyphs = {(True, True): " ", (True, False): _LOWER_HALF, (False, True): _UPPER_HALF, (False, False): _FULL}
+    return "".join(
+        "".join(glyphs[pair] for pair in zip(upper, lower, strict=True)) + "\n" for upper, lower in _row_pairs(text)
+    )
+
+
+def _row_pairs(text: str) -> Iterator[tuple[list[bool], list[bool]]]:
+    """The rows of a code by twos, dark modules true; an odd last one gets a light one below it."""
+    rows = [[bool(module) for module in row] for row in _make(text).matrix_iter(border=QUIET_ZONE)]
     if len(rows) % 2:
         rows.append([False] * len(rows[0]))
-    return "".join(_line(upper, lower) for upper, lower in zip(rows[::2], rows[1::2], strict=True))
+    return zip(rows[::2], rows[1::2], strict=True)
 
 
 def _line(upper: list[bool], lower: list[bool]) -> str:
