@@ -7,9 +7,12 @@ error with its file, its line and the nearest name, never ignored: a typo must n
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 import tomllib
+import typing
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,11 +20,14 @@ from typing import Annotated, Any
 import msgspec
 
 from otpbridge.errors import ConfigError
-from otpbridge.model import LOCAL
+from otpbridge.model import LOCAL, Algorithm, Backoff, Enforcement
 
 SYSTEM_CONFIG = Path("/etc/otpbridge/otpbridge.toml")
 SYSTEM_STATE = Path("/var/lib/otpbridge")
 SYSTEM_RUN = Path("/run/otpbridge")
+
+DEFAULT_STACK = "default"
+DEFAULT_RULES = ("sufficient totp", "sufficient hotp", "sufficient yubiotp", "required recovery")
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 
@@ -44,6 +50,15 @@ class KeySource(StrEnum):
     CREDENTIAL = "credential"
     FILE = "file"
     EMBEDDED = "embedded"
+
+
+class AccountRule(StrEnum):
+    """What lets a user who must have a second factor through PAM's account phase."""
+
+    ENROLLED = "enrolled"
+    """To have an authenticator, wherever the login came from (a public key, say)."""
+    VERIFIED = "verified"
+    """To have shown it: a success of the same user, source and service just before."""
 
 
 class Key(_Section, frozen=True):
@@ -93,6 +108,83 @@ class Throttle(_Section, frozen=True):
     forget: Annotated[int, msgspec.Meta(ge=1, le=604_800)] = 900
     """Seconds without a miss after which one miss is forgotten."""
 
+    def per_user(self, policy: Policy) -> Backoff:
+        """Back-off of a user where a policy holds, its times in milliseconds."""
+        first_wait, longest_wait = policy.first_wait or self.first_wait, policy.longest_wait or self.longest_wait
+        longest_wait = max(first_wait, longest_wait)
+        return Backoff(policy.limit or self.limit, first_wait * 1000, longest_wait * 1000, self.forget * 1000)
+
+    @property
+    def per_source(self) -> Backoff:
+        """Back-off of a source, its times in milliseconds."""
+        return Backoff(self.source_limit, self.first_wait * 1000, self.longest_wait * 1000, self.forget * 1000)
+
+
+Digits = Annotated[int, msgspec.Meta(ge=6, le=8)]
+Network = Annotated[str, msgspec.Meta(min_length=2, max_length=64)]
+
+
+class Policy(_Section, frozen=True):
+    """What is asked of whom. Whole for everyone; a client and a stack may each say otherwise (`PolicyChange`)."""
+
+    enforcement: Enforcement = Enforcement.OPTIONAL
+    """For users for whom nothing else was set."""
+    trusted_networks: tuple[Network, ...] = ()
+    """Addresses from which no second factor is asked. Names are never resolved."""
+    grace: Annotated[int, msgspec.Meta(ge=0, le=604_800)] = 0
+    """Seconds after a success in which the same user, source and service are not asked again."""
+    exempt_groups: tuple[str, ...] = ()
+    """System groups whose members are asked for no second factor (client `local`)."""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    """Wrong codes in a row that are judged at once; without it, what `[throttle]` says. So with the next two."""
+    first_wait: Annotated[int, msgspec.Meta(ge=1, le=3600)] | None = None
+    longest_wait: Annotated[int, msgspec.Meta(ge=1, le=86_400)] | None = None
+    account: AccountRule = AccountRule.ENROLLED
+    """What PAM's account phase asks of who must have a second factor."""
+    algorithms: tuple[Algorithm, ...] = tuple(Algorithm)
+    """What new tokens may use; the first that may be used is the default."""
+    digits: tuple[Digits, ...] = (6, 7, 8)
+    tokens_per_user: Annotated[int, msgspec.Meta(ge=1, le=100)] = 10
+    """Authenticators that a user may have at a time."""
+    password_length: Annotated[int, msgspec.Meta(ge=4, le=64)] = 8
+    """Characters that a new password must have (NIST SP 800-63B §5.1.1.2)."""
+
+
+class PolicyChange(_Section, frozen=True):
+    """What a client or a stack says otherwise than `Policy`."""
+
+    enforcement: Enforcement | None = None
+    trusted_networks: tuple[Network, ...] | None = None
+    grace: Annotated[int, msgspec.Meta(ge=0, le=604_800)] | None = None
+    exempt_groups: tuple[str, ...] | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    first_wait: Annotated[int, msgspec.Meta(ge=1, le=3600)] | None = None
+    longest_wait: Annotated[int, msgspec.Meta(ge=1, le=86_400)] | None = None
+    account: AccountRule | None = None
+
+    def applied(self, policy: Policy) -> Policy:
+        """The policy with these changes."""
+        changes = {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not None}
+        known = {name: value for name, value in changes.items() if name in Policy.__struct_fields__}
+        return msgspec.structs.replace(policy, **known)
+
+
+class ClientEntry(PolicyChange, frozen=True):
+    """A client (tenant), and what holds for its users."""
+
+    issuer: str | None = None
+    """Name that authenticators show; the client's own name when left out."""
+    algorithms: tuple[Algorithm, ...] | None = None
+    digits: tuple[Digits, ...] | None = None
+    tokens_per_user: Annotated[int, msgspec.Meta(ge=1, le=100)] | None = None
+    password_length: Annotated[int, msgspec.Meta(ge=4, le=64)] | None = None
+
+
+class StackEntry(PolicyChange, frozen=True, kw_only=True):
+    """A stack: its rules, and what holds where it is used."""
+
+    rules: tuple[str, ...]
+
 
 class Enrolment(_Section, frozen=True):
     """What new tokens are like."""
@@ -115,6 +207,10 @@ class Limits(_Section, frozen=True):
     """Seconds after which a silent connection is closed."""
     conversation: Annotated[int, msgspec.Meta(ge=5, le=3600)] = 180
     """Seconds that a conversation waits for the person."""
+    questions: Annotated[int, msgspec.Meta(ge=1, le=15)] = 10
+    """What may be asked in one conversation."""
+    verifier: Annotated[int, msgspec.Meta(ge=1, le=120)] = 10
+    """Seconds that a verifier from outside may take, without the time that the person takes."""
 
 
 class Right(StrEnum):
@@ -144,16 +240,33 @@ class Config(_Section, frozen=True):
     throttle: Throttle = Throttle()
     enrolment: Enrolment = Enrolment()
     limits: Limits = Limits()
+    policy: Policy = Policy()
     callers: tuple[CallerEntry, ...] = ()
-    issuers: dict[str, str] = {}
-    """Issuer shown by authenticators, by client."""
+    clients: dict[str, ClientEntry] = {}
+    stacks: dict[str, StackEntry] = {}
+    verifiers: dict[str, dict[str, str | int | float | bool]] = {}
+    """Options of verifiers, by name, for every rule that does not give them itself."""
 
     def issuer_of(self, client: str, host: str) -> str:
         """The issuer for new tokens of a client; `host` is this machine's name."""
-        named = self.issuers.get(client)
-        if named:
-            return named
+        entry = self.clients.get(client)
+        if entry is not None and entry.issuer:
+            return entry.issuer
         return (self.enrolment.issuer or host) if client == LOCAL else client
+
+    def policy_of(self, client: str, stack: str | None = None) -> Policy:
+        """What holds for the users of a client, at a stack: the stack's word before the client's before all."""
+        policy = self.policy
+        if client in self.clients:
+            policy = self.clients[client].applied(policy)
+        if stack is not None and stack in self.stacks:
+            policy = self.stacks[stack].applied(policy)
+        return policy
+
+    @property
+    def rules(self) -> Mapping[str, tuple[str, ...]]:
+        """The rules of all stacks by name."""
+        return {DEFAULT_STACK: DEFAULT_RULES} | {name: entry.rules for name, entry in self.stacks.items()}
 
 
 def load(path: Path | None) -> Config:
@@ -182,11 +295,28 @@ def parse(text: str, name: str = "otpbridge.toml") -> Config:
         raise ConfigError(f"{name}: not TOML: {error}") from error
     _refuse_unknown(raw, Config, (), text, name)
     try:
-        return msgspec.convert(raw, Config, dec_hook=_path)
+        parsed = msgspec.convert(raw, Config, dec_hook=_path)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$")
         keys = tuple(re.findall(r"[A-Za-z_]\w*", where))
         raise ConfigError(f"{name}:{_line_of(text, keys)}: {'.'.join(keys)}: {what}") from error
+    _check_networks(parsed, text, name)
+    return parsed
+
+
+def _check_networks(parsed: Config, text: str, name: str) -> None:
+    places: list[tuple[tuple[str, ...], tuple[str, ...] | None]] = [(("policy",), parsed.policy.trusted_networks)]
+    places += [(("clients", key), entry.trusted_networks) for key, entry in parsed.clients.items()]
+    places += [(("stacks", key), entry.trusted_networks) for key, entry in parsed.stacks.items()]
+    for place, networks in places:
+        for network in networks or ():
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                where = (*place, "trusted_networks")
+                raise ConfigError(
+                    f"{name}:{_line_of(text, where)}: {'.'.join(where)}: {error}. Write 192.0.2.0/24 or 2001:db8::/32"
+                ) from None
 
 
 def _path(kind: type, value: Any) -> Any:
@@ -201,13 +331,24 @@ def _refuse_unknown(raw: Any, kind: type[msgspec.Struct], at: tuple[str, ...], t
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
             hint = f" Did you mean `{near[0]}`?" if near else f" Known keys: {', '.join(sorted(fields))}."
-            place = "".join(f"[{part}] " for part in at)
+            place = f"[{'.'.join(at)}] " if at else ""
             raise ConfigError(f"{name}:{_line_of(text, (*at, key))}: {place}unknown key `{key}`.{hint}")
-        inner = fields[key].default if key != "callers" else CallerEntry(user=0)
-        if isinstance(inner, msgspec.Struct):
-            for part in value if isinstance(value, list) else [value]:
-                if isinstance(part, dict):
-                    _refuse_unknown(part, type(inner), (*at, key), text, name)
+        for inner, part, below in _parts(fields[key].type, value, (*at, key)):
+            _refuse_unknown(part, inner, below, text, name)
+
+
+def _parts(
+    kind: Any, value: Any, at: tuple[str, ...]
+) -> list[tuple[type[msgspec.Struct], dict[str, Any], tuple[str, ...]]]:
+    """The sections within a value: itself, those of a list or those of a table by name."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return [(kind, value, at)] if isinstance(value, dict) else []
+    of = typing.get_args(kind)
+    if typing.get_origin(kind) is tuple and isinstance(value, list):
+        return [part for each in value for part in _parts(of[0], each, at)]
+    if typing.get_origin(kind) is dict and isinstance(value, dict):
+        return [part for name, each in value.items() for part in _parts(of[1], each, (*at, name))]
+    return []
 
 
 def _line_of(text: str, keys: tuple[str, ...]) -> int:

@@ -145,11 +145,17 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A name within a client."""
+    """A name within a client. `enforcement` is what was set for this user; None: what policy says holds.
+
+    `notice` is what the person is told at the next login.
+    """
 
     name: str
     client: str
-    enforcement: Enforcement
+    enforcement: Enforcement | None = None
+    locked_at: int | None = None
+    exempt_until: int | None = None
+    notice: str | None = None
     created_at: int = 0
 
 
@@ -216,13 +222,17 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A verdict with what goes with it. `reason` is for the audit log alone."""
+    """A verdict with what goes with it. `reason` is for the audit log alone.
+
+    `code` is where the code stood in an answer that was password and code in one (start and length in bytes).
+    """
 
     verdict: Verdict
     reason: str
     token: str | None = None
     retry_after: int | None = None
     notices: tuple[Notice, ...] = field(default=())
+    code: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

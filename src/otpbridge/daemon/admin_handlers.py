@@ -10,6 +10,7 @@ from functools import partial
 import msgspec
 
 from otpbridge import __version__
+from otpbridge.daemon.accounts import LookupFailedError
 from otpbridge.daemon.desk import (
     Counter,
     Desk,
@@ -21,9 +22,14 @@ from otpbridge.daemon.desk import (
     user_fields,
     user_of,
 )
-from otpbridge.daemon.enroll_handlers import enforcing, revoking
+from otpbridge.daemon.enroll_handlers import active_token, enforcing, replace_token, revoking
+from otpbridge.daemon.explain import explain
+from otpbridge.daemon.judge import Subject
+from otpbridge.daemon.policy import Authority
 from otpbridge.enroll.names import check_text
-from otpbridge.model import Enforcement, Kind, State
+from otpbridge.errors import EnrolError, StoreError
+from otpbridge.model import Context, Enforcement, Kind, State
+from otpbridge.otp import recovery
 from otpbridge.otp.drift import resynchronise
 from otpbridge.otp.totp import time_step
 from otpbridge.store import auditlog, schema, tokens, users
@@ -32,6 +38,7 @@ from otpbridge.store.tokens import StoredToken, WrongStateError
 from otpbridge.store.users import UserState
 from otpbridge.store.writer import Transaction
 from otpbridge.vault.keys import KeyPlace
+from otpbridge.vault.seal import token_identity
 from otpbridge.wire.messages import (
     AddUser,
     AuditTail,
@@ -42,8 +49,14 @@ from otpbridge.wire.messages import (
     Empty,
     EnableToken,
     Entry,
+    ExemptUser,
+    ExplainStack,
+    ExplainStackReply,
+    IssueRegistrationCode,
     ListTokens,
     ListUsers,
+    LockUser,
+    RegistrationCodeReply,
     RemoveToken,
     RemoveUser,
     ResetReply,
@@ -58,6 +71,7 @@ from otpbridge.wire.messages import (
     StatusReply,
     TokenListReply,
     TokenReply,
+    UnlockUser,
     UserReply,
     UsersReply,
 )
@@ -67,6 +81,12 @@ _PAGE = 100
 _MOST_ENTRIES = 100_000
 _WAITING = 1000
 """Audit rows that may wait for a follower who does not read; then it is told to come again."""
+_DAY = 86_400
+_LONGEST_EXEMPTION = 30 * _DAY
+_SHORTEST_REGISTRATION = 60
+_LONGEST_REGISTRATION = 30 * _DAY
+_LONGEST_REASON = 500
+_RESET = "Your second factor was reset by an administrator. If you did not ask for that, tell them now."
 
 
 class AdminCounter(Counter):
@@ -132,15 +152,76 @@ class AdminCounter(Counter):
     async def reset_user(self, call: Call, asked: ResetUser) -> ResetReply:
         """For a lost phone: no tokens, no back-off, optional."""
         client, user = client_of(asked.client), user_of(asked.user)
+        keep = bool(asked.keep_enforcement)
 
         def work(transaction: Transaction) -> int:
-            users.enforce(transaction, client, user, Enforcement.OPTIONAL)
+            if not keep:
+                users.enforce(transaction, client, user, Enforcement.OPTIONAL)
+            users.leave_notice(transaction, client, user, _RESET)
             revoked = tokens.revoke_all(transaction, client, user)
             users.forget(transaction, client, user)
-            transaction.audit(event(call, "user reset", client=client, user=user, detail={"revoked": len(revoked)}))
+            detail: dict[str, str | int | bool] = {"revoked": len(revoked), "enforcement kept": keep}
+            transaction.audit(event(call, "user reset", client=client, user=user, detail=detail))
             return len(revoked)
 
         return ResetReply(revoked=await self.desk.change(work))
+
+    async def exempt_user(self, call: Call, asked: ExemptUser) -> UserReply:
+        """Ask no second factor of a user for a time."""
+        client, user = client_of(asked.client), user_of(asked.user)
+        seconds = asked.seconds or 0
+        if not 0 <= seconds <= _LONGEST_EXEMPTION:
+            raise invalid("seconds")
+        until = int(self.desk.clock()) + seconds if seconds else None
+
+        def work(transaction: Transaction) -> None:
+            users.exempt(transaction, client, user, until)
+            name = "user exempted" if seconds else "exemption ended"
+            detail: dict[str, str | int | bool] | None = {"seconds": seconds} if seconds else None
+            reason = _text(asked.reason)
+            transaction.audit(event(call, name, client=client, user=user, reason=reason, detail=detail))
+
+        await self.desk.change(work)
+        return self._user(client, user)
+
+    async def lock_user(self, call: Call, asked: LockUser) -> UserReply:
+        """Let a user in nowhere."""
+        return await self._lock(call, asked.client, asked.user, _text(asked.reason), locked=True)
+
+    async def unlock_user(self, call: Call, asked: UnlockUser) -> UserReply:
+        """Let a user in again, and forget the back-off."""
+        return await self._lock(call, asked.client, asked.user, None, locked=False)
+
+    async def issue_registration_code(self, call: Call, asked: IssueRegistrationCode) -> RegistrationCodeReply:
+        """A code that stands in for an authenticator once; the only reply that holds it."""
+        client, user = client_of(asked.client), user_of(asked.user)
+        seconds = _DAY if asked.seconds is None else asked.seconds
+        if not _SHORTEST_REGISTRATION <= seconds <= _LONGEST_REGISTRATION:
+            raise invalid("seconds")
+        desk = self.desk
+        code, record = recovery.registration_code(desk.random)
+        now = int(desk.clock())
+        token = active_token(desk, Kind.REGISTRATION, client, user, expires_at=now + seconds)
+        sealed = desk.store.vault.seal(record.pack(), token_identity(token))
+
+        def work(transaction: Transaction) -> None:
+            if users.find(transaction.connection, client, user) is None:
+                raise users.NoSuchUserError(client, user)
+            replace_token(call, transaction, token, sealed, "registration code issued")
+
+        await desk.change(work)
+        return RegistrationCodeReply(token=token.id, code=code.reveal().decode(), expires_at=now + seconds)
+
+    async def explain_stack(self, call: Call, asked: ExplainStack) -> ExplainStackReply:
+        """What would happen to a user at a stack, and why."""
+        client, user = client_of(asked.client), user_of(asked.user)
+        context = Context(service=asked.service or "", rhost=(asked.rhost or "").lower())
+        subject = Subject(self.caller(call), Authority.ADMIN, client, user, context, nullok=False, stack=asked.stack)
+        try:
+            case = await self.desk.judge.case(subject)
+        except LookupFailedError as error:
+            raise StoreError(str(error)) from None
+        return explain(case, int(self.desk.clock()))
 
     # --- tokens ---
 
@@ -176,7 +257,7 @@ class AdminCounter(Counter):
     async def remove_token(self, call: Call, asked: RemoveToken) -> TokenReply:
         """Revoke a token; its seed is destroyed."""
         token = self._find(asked.token).token
-        await self.desk.change(revoking(call, token, keep_one=False))
+        await self.desk.change(revoking(call, token, keep_one=None))
         return TokenReply(token=token_fields(replace(token, state=State.REVOKED, expires_at=None)))
 
     async def resync(self, call: Call, asked: Resync) -> ResyncReply:
@@ -184,6 +265,8 @@ class AdminCounter(Counter):
         desk = self.desk
         stored = self._find(asked.token)
         token, reach, now = stored.token, desk.config.window.resync, desk.clock()
+        if token.kind not in {Kind.TOTP, Kind.HOTP}:
+            raise EnrolError(f"token {token.id} is a {token.kind} token, which cannot drift")
         if token.state not in {State.ACTIVE, State.DISABLED}:
             raise WrongStateError(token.id, token.state)
         expected = time_step(now, token.parameters) if token.kind is Kind.TOTP else token.moving_factor
@@ -223,6 +306,7 @@ class AdminCounter(Counter):
             )
         if vault.keyring.previous:
             warnings.append("a key rotation has not finished: run `otpbridge key rotate` again")
+        warnings += [f"{fault} Its rules say `authinfo_unavail`." for fault in desk.judge.stacks.faults]
         return StatusReply(
             version=__version__,
             ready=True,
@@ -276,6 +360,18 @@ class AdminCounter(Counter):
 
     # --- parts ---
 
+    async def _lock(self, call: Call, named: str | None, name: str, reason: str | None, *, locked: bool) -> UserReply:
+        client, user = client_of(named), user_of(name)
+
+        def work(transaction: Transaction) -> None:
+            users.lock(transaction, client, user, locked=locked)
+            users.forget(transaction, client, user)
+            done = "user locked" if locked else "user unlocked"
+            transaction.audit(event(call, done, client=client, user=user, reason=reason))
+
+        await self.desk.change(work)
+        return self._user(client, user)
+
     def _state(self, client: str, user: str) -> UserState:
         return self.desk.store.read(partial(users.state, client=client, name=user))
 
@@ -294,6 +390,13 @@ class AdminCounter(Counter):
 
         await self.desk.change(work)
         return TokenReply(token=token_fields(self._find(token_id).token))
+
+
+def _text(reason: str | None) -> str | None:
+    """A reason that an admin gives, for the audit log. Raises InvalidParameter."""
+    if reason is not None and len(reason) > _LONGEST_REASON:
+        raise invalid("reason")
+    return reason or None
 
 
 def _offer(waiting: asyncio.Queue[list[AuditRow]], rows: list[AuditRow]) -> None:

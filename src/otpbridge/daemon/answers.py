@@ -7,9 +7,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from otpbridge.daemon.stacks import UnknownStackError
 from otpbridge.errors import EnrolError, OtpBridgeError
 from otpbridge.store.tokens import LastTokenError, NoSuchTokenError, SpentError, WrongStateError
-from otpbridge.store.users import NoSuchUserError, NotConfirmedError, UserExistsError
+from otpbridge.store.users import NoAuthenticatorError, NoSuchUserError, NotConfirmedError, UserExistsError
 from otpbridge.wire.messages import ADMIN
 from otpbridge.wire.service import Call, VarlinkError
 
@@ -21,6 +22,8 @@ _NAMED: dict[type[OtpBridgeError], tuple[str, Callable[[Any], dict[str, Any]]]] 
     NotConfirmedError: ("NotConfirmed", lambda error: {"user": error.user, "client": error.client}),
     NoSuchTokenError: ("NoSuchToken", lambda error: {"token": error.token}),
     WrongStateError: ("WrongState", lambda error: {"token": error.token, "state": error.state}),
+    NoAuthenticatorError: ("NoAuthenticator", lambda error: {"user": error.user, "client": error.client}),
+    UnknownStackError: ("UnknownStack", lambda error: {"stack": error.stack}),
     LastTokenError: ("LastToken", lambda error: {"token": error.token}),
     SpentError: ("BadParameters", lambda error: {"reason": str(error)}),
     EnrolError: ("BadParameters", lambda error: {"reason": str(error)}),

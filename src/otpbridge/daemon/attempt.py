@@ -6,11 +6,27 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from functools import partial
 from typing import Any
 
-from otpbridge.model import Kind, Notice, OtpParameters, Prompt, Secret, State, Token, Verdict
-from otpbridge.store.settle import Spend
+from otpbridge.daemon.decoys import Decoys
+from otpbridge.errors import OtpBridgeError
+from otpbridge.model import CODE, Context, Kind, Notice, Prompt, Secret, Token, Verdict
+from otpbridge.store.settle import Spend, Strike
 from otpbridge.store.store import Candidate, Store
 from otpbridge.store.tokens import StoredToken
-from otpbridge.vault.seal import token_identity
+from otpbridge.verify.api import Enrolment
+from otpbridge.verify.combined import Split
+from otpbridge.verify.stack import Finding, Mode
+
+
+class DeclinedError(OtpBridgeError):
+    """The person has left the answer empty."""
+
+
+class TurnedAwayError(OtpBridgeError):
+    """Back-off lets nothing be judged now."""
+
+
+class TooManyQuestionsError(OtpBridgeError):
+    """A verifier asks more often than may be asked in one attempt."""
 
 
 class Question:
@@ -26,34 +42,91 @@ class Question:
 
 
 class StoreAttempt:
-    """The attempt of one user on the tokens of one store (see verify.api.Attempt)."""
+    """The attempt of one user on the tokens of one store (see verify.api.Attempt and verify.stack.StackAttempt)."""
 
     __slots__ = (
-        "_decoy",
-        "_response",
+        "_answers",
+        "_declined",
+        "_decoys",
+        "_questions",
         "_responses",
         "_store",
+        "afterwards",
+        "blocked",
         "candidate",
+        "client",
+        "context",
         "deliver",
+        "enrolled",
+        "enrolment",
+        "first_factor",
+        "judged",
+        "left_out",
+        "may_decline",
+        "mode",
         "notices",
         "now",
+        "questions_left",
         "reason",
+        "reserve",
+        "reserved",
         "spends",
+        "split",
+        "splitter",
+        "user",
     )
 
-    def __init__(self, store: Store, candidate: Candidate, decoy: StoredToken, now: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        candidate: Candidate,
+        decoys: Decoys,
+        *,
+        now: float,
+        client: str,
+        user: str,
+        context: Context,
+        mode: Mode,
+        may_decline: bool,
+        questions: int,
+    ) -> None:
         self._store = store
-        self._decoy = decoy
+        self._decoys = decoys
+        self._answers: dict[str, str] = {}
         self._responses: list[str] = []
-        self._response: str | None = None
+        self._declined: str | None = None
+        self.left_out = False
+        """Whether the code was left out by who may leave it out."""
         self.candidate = candidate
         self.now = now
-        self.spends: list[tuple[str, Spend]] = []
+        self.client = client
+        self.user = user
+        self.context = context
+        self.mode = mode
+        self.may_decline = may_decline
+        self.questions_left = questions
+        self.first_factor = False
+        self.blocked = False
+        self.judged = False
+        """Whether a verifier has been given an answer: then the attempt is a guess, whatever comes of it."""
+        self.reserved: list[int] = []
+        """When misses were counted in advance (Unix milliseconds)."""
+        self.reserve: Callable[[], Awaitable[bool]] | None = None
+        """Counts a miss in advance; says whether the attempt may go on."""
+        self.splitter: Callable[[str], Awaitable[Split]] | None = None
+        """Takes the next answer apart, where it is password and code in one."""
+        self.split: Split | None = None
+        self.spends: list[tuple[Token, Spend | Strike]] = []
         self.notices: list[Notice] = []
         """What the person has yet to be told, where it cannot be told at once."""
+        self.afterwards: list[Notice] = []
+        """What the person is told once the attempt has passed."""
         self.deliver: Callable[[Notice], Awaitable[None]] | None = None
+        self.enrolment: Callable[[], Enrolment] | None = None
+        self.enrolled: str | None = None
+        """The token that was enrolled in this attempt."""
         self.reason = "wrong code"
-        if candidate.enforcement is None:
+        if candidate.user is None:
             self.reason = "wrong code: user not in the store"
         elif not candidate.tokens:
             self.reason = "wrong code: no token"
@@ -62,21 +135,43 @@ class StoreAttempt:
         """Responses that prompts have not asked for yet."""
         self._responses += responses
 
-    def tokens(self, kind: Kind) -> Sequence[Token]:
-        """See verify.api. Who has no token at all costs the same work as who has one."""
-        if not self.candidate.tokens:
-            return [self._decoy.token] if kind is self._decoy.token.kind else []
-        return [stored.token for stored in self.candidate.tokens if stored.token.kind is kind]
+    def answered(self, name: str, text: str) -> None:
+        """What is asked for by this name is known."""
+        self._answers[name] = text
 
-    def seed(self, token: Token) -> Secret:
+    # --- what verifiers see ---
+
+    def tokens(self, kind: Kind) -> Sequence[Token]:
+        """See verify.api. Who has no such token costs the same work as who has one."""
+        found = [
+            stored.token
+            for stored in self.candidate.tokens
+            if stored.token.kind is kind and (stored.token.expires_at is None or stored.token.expires_at > self.now)
+        ]
+        return found or [self._decoys.of(kind).token]
+
+    def secret(self, token: Token) -> Secret:
         """See verify.api."""
         return self._store.seed(self._stored(token))
 
-    async def ask(self, prompt: Prompt) -> str:
+    async def ask(self, prompt: Prompt, *, again: bool = False) -> str:
         """See verify.api."""
-        if self._response is None:
-            self._response = self._responses.pop(0) if self._responses else await Question(prompt)
-        return self._response
+        known = prompt.answer in self._answers
+        if known and not again:
+            text = self._answers[prompt.answer]
+        else:
+            if known:
+                # Each further answer is a guess of its own.
+                await self.reserve_now()
+            text = self._responses.pop(0) if self._responses else await self._question(prompt)
+            if self.splitter is not None:
+                text = await self._apart(text, prompt.answer)
+            self._answers[prompt.answer] = text
+        if not text.strip():
+            self._declined = prompt.answer
+            raise DeclinedError("the answer was left empty")
+        self.judged = True
+        return text
 
     async def tell(self, notice: Notice) -> None:
         """See verify.api."""
@@ -85,38 +180,119 @@ class StoreAttempt:
         else:
             self.notices.append(notice)
 
-    async def advance(self, token: Token, moving_factor: int, drift: int) -> bool:
+    def tell_on_success(self, notice: Notice) -> None:
+        """See verify.api."""
+        self.afterwards.append(notice)
+
+    async def advance(self, token: Token, moving_factor: int, drift: int = 0) -> bool:
         """See verify.api."""
         stored = self._stored(token)
-        if stored is self._decoy:
+        if not stored.seq:
             return False
-        if moving_factor < token.moving_factor:
+        if moving_factor < token.moving_factor or self._is_spent(token):
             self.reason = "code already used"
             return False
-        self.spends.append((token.id, Spend(stored.seq, moving_factor + 1, drift)))
+        self.spends.append((token, Spend(stored.seq, moving_factor + 1, drift)))
         return True
+
+    async def strike(self, token: Token, place: int) -> bool:
+        """See verify.api."""
+        stored = self._stored(token)
+        if not stored.seq:
+            return False
+        bit = 1 << place
+        if token.moving_factor & bit or self._is_spent(token):
+            self.reason = "code already used"
+            return False
+        self.spends.append((token, Strike(stored.seq, bit)))
+        return True
+
+    async def enrol(self, *, trust_caller: bool = False) -> Enrolment | None:
+        """See verify.api."""
+        if self.mode is not Mode.ENROL or self.enrolment is None or not (trust_caller or self.first_factor):
+            return None
+        return self.enrolment()
+
+    # --- what the stack sees ---
+
+    def begin_rule(self) -> None:
+        """See verify.stack."""
+        self._declined = None
+
+    @property
+    def declined(self) -> Verdict | None:
+        """See verify.stack. Only who need not show a code may leave one out."""
+        if self._declined is None:
+            return None
+        if self.may_decline and self._declined == CODE:
+            self.left_out = True
+            return Verdict.IGNORE
+        self.reason = "empty answer"
+        return Verdict.AUTH_ERR
+
+    async def reserve_now(self) -> None:
+        """Count a miss before more is judged. Raises TurnedAwayError."""
+        if self.reserve is not None and not await self.reserve():
+            self.blocked = True
+            raise TurnedAwayError("back-off lets nothing be judged now")
+
+    def trial(self, code: str) -> StoreAttempt:
+        """The same attempt with a code that may be the one; nothing comes of it."""
+        copy = StoreAttempt(
+            self._store,
+            self.candidate,
+            self._decoys,
+            now=self.now,
+            client=self.client,
+            user=self.user,
+            context=self.context,
+            mode=Mode.ASK,
+            may_decline=False,
+            questions=0,
+        )
+        copy.answered(CODE, code)
+        return copy
+
+    async def _question(self, prompt: Prompt) -> str:
+        if not self.questions_left:
+            raise TooManyQuestionsError("more is asked than `[limits] questions` allows")
+        self.questions_left -= 1
+        return await Question(prompt)
+
+    async def _apart(self, text: str, asked: str) -> str:
+        """Take an answer apart that may hold more than what was asked for."""
+        assert self.splitter is not None
+        splitter, self.splitter = self.splitter, None
+        self.split = await splitter(text)
+        self._answers[CODE] = self.split.code
+        if asked == CODE:
+            return self.split.code
+        return self.split.password
+
+    def _is_spent(self, token: Token) -> bool:
+        return any(token.id == spent.id for spent, _ in self.spends)
 
     def _stored(self, token: Token) -> StoredToken:
         for stored in self.candidate.tokens:
-            if stored.token is token:
+            if stored.token.id == token.id:
                 return stored
-        if token is self._decoy.token:
-            return self._decoy
+        if not token.id:
+            return self._decoys.of(token.kind)
         raise ValueError("a verifier may only use the tokens of its attempt")
 
 
 class Run:
-    """A stack at work on one attempt: goes on until it asks or has a verdict.
+    """A stack at work on one attempt: goes on until it asks or has found something.
 
     A question suspends the stack between two calls of the client; all else it may wait for is the event loop's.
     """
 
     __slots__ = ("_coroutine",)
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Verdict]) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Finding]) -> None:
         self._coroutine = coroutine
 
-    async def resume(self, answer: str | None = None) -> Question | Verdict:
+    async def resume(self, answer: str | None = None) -> Question | Finding:
         """Go on, with the answer to the last question."""
         return await _Resumed(self._coroutine, answer)
 
@@ -130,31 +306,21 @@ class _Resumed:
 
     __slots__ = ("_answer", "_coroutine")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Verdict], answer: str | None) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Finding], answer: str | None) -> None:
         self._coroutine = coroutine
         self._answer = answer
 
-    def __await__(self) -> Generator[Any, Any, Question | Verdict]:
+    def __await__(self) -> Generator[Any, Any, Question | Finding]:
         step: Callable[[], Any] = partial(self._coroutine.send, self._answer)
         while True:
             try:
                 waiting = step()
             except StopIteration as end:
-                return _verdict(end.value)
+                found: Finding = end.value
+                return found
             if isinstance(waiting, Question):
                 return waiting
             try:
                 step = partial(self._coroutine.send, (yield waiting))
             except BaseException as error:  # noqa: BLE001 - cancellation belongs to the coroutine
                 step = partial(self._coroutine.throw, error)
-
-
-def _verdict(value: object) -> Verdict:
-    return value if isinstance(value, Verdict) else Verdict.AUTHINFO_UNAVAIL
-
-
-def make_decoy(store: Store, random: Callable[[int], bytes]) -> StoredToken:
-    """A token that is nobody's: judged instead of none, so that having none takes as long as a wrong code."""
-
-    token = Token("", "", "", Kind.TOTP, State.ACTIVE, OtpParameters())
-    return StoredToken(token, 0, store.vault.seal(Secret(random(20)), token_identity(token)))

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from otpbridge.config import Config, Right
 from otpbridge.daemon.judge import Judge
-from otpbridge.daemon.policy import Authority, Rights
+from otpbridge.daemon.policy import Authority, Rights, effective
 from otpbridge.errors import StoreError
-from otpbridge.model import LOCAL, AuditEvent, Caller, Kind, Token
+from otpbridge.model import LOCAL, AuditEvent, Backoff, Caller, Kind, Token
+from otpbridge.otp.recovery import RECOVERY_CODES
 from otpbridge.store import users
 from otpbridge.store.settle import Ruling, Settled, Settlement
 from otpbridge.store.store import Store
@@ -24,6 +25,7 @@ from otpbridge.wire.service import Call, VarlinkError
 T = TypeVar("T")
 
 LONGEST_NAME = 256
+_OATH = frozenset({Kind.TOTP, Kind.HOTP})
 _CLIENT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -44,6 +46,10 @@ class Desk:
     def now_ms(self) -> int:
         """The time in Unix milliseconds."""
         return int(self.clock() * 1000)
+
+    def rule_of(self, client: str) -> Backoff:
+        """Back-off of the users of a client, where no stack says otherwise."""
+        return self.config.throttle.per_user(self.config.policy_of(client))
 
     async def change(self, work: Callable[[Transaction], T]) -> T:
         """Run a change in the store; it is on disk when this returns. Raises our own errors."""
@@ -83,7 +89,15 @@ class Counter:
             return token_event(call, name, token, reason=reason), ruling
 
         ruling = await self.desk.store.settle(
-            Settlement(users.token_key(token.id), None, passed, (), self.desk.now_ms, conclude)
+            Settlement(
+                users.token_key(token.id),
+                None,
+                passed,
+                (),
+                self.desk.now_ms,
+                self.desk.rule_of(token.client),
+                conclude,
+            )
         )
         if ruling.settled is Settled.BLOCKED:
             raise VarlinkError(f"{interface}.Busy", {"retryAfter": -(-ruling.wait // 1000)})
@@ -140,10 +154,11 @@ def token_fields(token: Token) -> TokenFields:
         state=token.state,
         label=token.label,
         issuer=token.issuer,
-        algorithm=parameters.algorithm,
-        digits=parameters.digits,
+        algorithm=parameters.algorithm if token.kind in _OATH else None,
+        digits=parameters.digits if token.kind in _OATH else None,
         period=parameters.period if token.kind is Kind.TOTP else None,
         drift=token.drift,
+        codes_left=RECOVERY_CODES - token.moving_factor.bit_count() if token.kind is Kind.RECOVERY else None,
         created_at=token.created_at,
         expires_at=token.expires_at,
         confirmed_at=token.confirmed_at,
@@ -153,13 +168,18 @@ def token_fields(token: Token) -> TokenFields:
 
 def user_fields(desk: Desk, state: UserState) -> UserFields:
     """A user as it goes out, with what back-off counts now."""
-    rule = desk.store.rules[0]
+    held = desk.config.policy_of(state.user.client)
+    rule = desk.config.throttle.per_user(held)
     now, throttle = desk.now_ms, state.throttle
+    exempt_until = state.user.exempt_until
     left = rule.blocked_for(throttle.not_before, now)
     return UserFields(
         name=state.user.name,
         client=state.user.client,
-        enforcement=state.user.enforcement,
+        enforcement=effective(state.user, held),
+        own=state.user.enforcement,
+        locked=state.user.locked_at is not None,
+        exempt_until=exempt_until if exempt_until is not None and exempt_until * 1000 > now else None,
         created_at=state.user.created_at,
         active_tokens=state.active_tokens,
         misses=rule.remaining(throttle.misses, throttle.last, now),

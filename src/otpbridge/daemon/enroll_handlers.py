@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import base64
+import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from otpbridge.config import Right
-from otpbridge.daemon.desk import Counter, Desk, client_of, event, token_event, token_fields, user_of
-from otpbridge.daemon.policy import Authority
+from otpbridge.config import Policy, Right
+from otpbridge.daemon.desk import Counter, Desk, client_of, denied, event, token_event, token_fields, user_of
+from otpbridge.daemon.ids import new_token_id
+from otpbridge.daemon.policy import Authority, effective
 from otpbridge.daemon.verify_handlers import proven
 from otpbridge.enroll import otpauth, seeds
 from otpbridge.enroll.names import check_text
 from otpbridge.enroll.otpauth import OtpauthKey
+from otpbridge.errors import EnrolError
 from otpbridge.model import (
-    Algorithm,
     Enforcement,
     Kind,
     OtpParameters,
@@ -21,6 +23,7 @@ from otpbridge.model import (
     State,
     Token,
 )
+from otpbridge.otp import recovery, yubiotp
 from otpbridge.otp.diagnose import Fault, counter_fault, fault
 from otpbridge.otp.drift import learn
 from otpbridge.otp.totp import time_step
@@ -29,6 +32,7 @@ from otpbridge.store import tokens, users
 from otpbridge.store.tokens import NoSuchTokenError, StoredToken, WrongStateError
 from otpbridge.store.writer import Transaction
 from otpbridge.vault.seal import token_identity
+from otpbridge.verify.builtin.password import check_strength, hash_password
 from otpbridge.wire.messages import (
     ENROLL,
     ChooseEnforcement,
@@ -36,7 +40,11 @@ from otpbridge.wire.messages import (
     ConfirmReply,
     Discard,
     Empty,
+    NewRecoveryCodes,
+    RecoveryCodesReply,
     Remove,
+    SetPassword,
+    SetPasswordReply,
     Start,
     StartReply,
     Tokens,
@@ -58,13 +66,9 @@ class EnrollCounter(Counter):
         check_text(user, "user name")
         self._demand_proof(call, authority, client, user)
         desk = self.desk
-        parameters = OtpParameters(
-            algorithm=asked.algorithm or Algorithm.SHA1,
-            digits=6 if asked.digits is None else asked.digits,
-            period=30 if asked.period is None else asked.period,
-        )
-        otpauth.check_parameters(parameters)
-        seed = Secret(desk.random(parameters.algorithm.seed_bytes))
+        held = desk.config.policy_of(client)
+        parameters = _parameters(asked, held)
+        new = _new_secret(desk, asked.kind, parameters)
         now = int(desk.clock())
         token = Token(
             id=new_token_id(desk.random),
@@ -73,15 +77,23 @@ class EnrollCounter(Counter):
             kind=asked.kind,
             state=State.PENDING,
             parameters=parameters,
-            label=user if asked.label is None else asked.label,
+            label=(new.label or user) if asked.label is None else asked.label,
             issuer=desk.config.issuer_of(client, desk.host) if asked.issuer is None else asked.issuer,
             created_at=now,
             expires_at=now + desk.config.enrolment.pending,
         )
-        uri = otpauth.build(OtpauthKey(token.kind, seed, parameters, token.label, token.issuer))
-        sealed, fingerprint = desk.store.vault.seal(seed, token_identity(token)), desk.store.fingerprint(seed)
+        uri = None
+        if token.kind is not Kind.YUBIOTP:
+            uri = otpauth.build(OtpauthKey(token.kind, new.sealed, parameters, token.label, token.issuer))
+        else:
+            check_text(token.label, "label")
+        sealed = desk.store.vault.seal(new.sealed, token_identity(token))
+        fingerprint = desk.store.fingerprint(new.seed)
 
         def work(transaction: Transaction) -> None:
+            labels = tokens.authenticators(transaction.connection, client, user)
+            if token.label not in labels and len(labels) >= held.tokens_per_user:
+                raise EnrolError(f"{user} has {len(labels)} authenticators, as many as allowed; remove one first")
             if users.ensure(transaction, client, user):
                 transaction.audit(event(call, "user added", client=client, user=user))
             for older in tokens.add(transaction, token, sealed, fingerprint):
@@ -97,9 +109,11 @@ class EnrollCounter(Counter):
             client=client,
             kind=token.kind,
             state=token.state,
-            seed_hex=seeds.to_hex(seed),
-            seed_base32=seeds.to_base32(seed),
+            seed_hex=seeds.to_hex(new.seed),
+            seed_base32=None if uri is None else seeds.to_base32(new.seed),
             uri=uri,
+            public_id=new.public_id,
+            private_id=new.private_id,
             expires_in=desk.config.enrolment.pending,
         )
 
@@ -141,6 +155,45 @@ class EnrollCounter(Counter):
         await self.desk.change(work)
         return Empty()
 
+    async def new_recovery_codes(self, call: Call, asked: NewRecoveryCodes) -> RecoveryCodesReply:
+        """Make a list of recovery codes; the only reply that holds them."""
+        client, user = client_of(asked.client), user_of(asked.user)
+        authority = await self.demand(call, client, user, Right.ENROL)
+        self._demand_proof(call, authority, client, user)
+        desk = self.desk
+        codes, record = recovery.recovery_codes(desk.random)
+        token = active_token(desk, Kind.RECOVERY, client, user)
+        sealed = desk.store.vault.seal(record.pack(), token_identity(token))
+
+        def work(transaction: Transaction) -> None:
+            if not users.state(transaction.connection, client, user).active_tokens:
+                raise users.NoAuthenticatorError(client, user)
+            replace_token(call, transaction, token, sealed, "recovery codes made")
+
+        await desk.change(work)
+        return RecoveryCodesReply(token=token.id, codes=tuple(code.reveal().decode() for code in codes))
+
+    async def set_password(self, call: Call, asked: SetPassword) -> SetPasswordReply:
+        """Set the password of the `password` verifier."""
+        client, user = client_of(asked.client), user_of(asked.user)
+        if await self.demand(call, client, user, Right.ENROL) is Authority.SELF:
+            raise denied()
+        check_text(user, "user name")
+        desk = self.desk
+        check_strength(asked.password, user, desk.config.policy_of(client).password_length)
+        # In a thread: it takes as long as guessing one is to take.
+        hashed = await asyncio.to_thread(hash_password, asked.password, desk.random)
+        token = active_token(desk, Kind.PASSWORD, client, user)
+        sealed = desk.store.vault.seal(hashed, token_identity(token))
+
+        def work(transaction: Transaction) -> None:
+            if users.ensure(transaction, client, user):
+                transaction.audit(event(call, "user added", client=client, user=user))
+            replace_token(call, transaction, token, sealed, "password set")
+
+        await desk.change(work)
+        return SetPasswordReply(token=token.id)
+
     async def list_tokens(self, call: Call, asked: Tokens) -> TokensReply:
         """A user's tokens."""
         client, user = client_of(asked.client), user_of(asked.user)
@@ -150,7 +203,8 @@ class EnrollCounter(Counter):
             raise users.NoSuchUserError(client, user)
         listed = self.desk.store.read(lambda connection: tokens.of_user(connection, client, user))
         return TokensReply(
-            enforcement=found.enforcement, tokens=tuple(token_fields(stored.token) for stored in listed)
+            enforcement=effective(found, self.desk.config.policy_of(client)),
+            tokens=tuple(token_fields(stored.token) for stored in listed),
         )
 
     async def remove(self, call: Call, asked: Remove) -> Empty:
@@ -159,7 +213,7 @@ class EnrollCounter(Counter):
         token = stored.token
         authority = await self.demand(call, token.client, token.user, Right.ENROL)
         self._demand_proof(call, authority, token.client, token.user)
-        await self.desk.change(revoking(call, token, keep_one=True))
+        await self.desk.change(revoking(call, token, keep_one=self.desk.config.policy_of(token.client)))
         return Empty()
 
     async def set_enforcement(self, call: Call, asked: ChooseEnforcement) -> Empty:
@@ -185,41 +239,52 @@ class EnrollCounter(Counter):
         if authority is not Authority.SELF:
             return
         candidate = self.desk.store.candidate(client, user)
-        if candidate.tokens and not proven(call, user, self.desk.clock(), PROOF_SECONDS):
+        if candidate.has_authenticator and not proven(call, user, self.desk.clock(), PROOF_SECONDS):
             raise VarlinkError(f"{ENROLL}.ProofNeeded")
 
 
-def new_token_id(random: Callable[[int], bytes]) -> str:
-    """A name for a token: 16 letters and digits, no secret, never given twice."""
-    return base64.b32encode(random(10)).decode().lower()
+def active_token(desk: Desk, kind: Kind, client: str, user: str, expires_at: int | None = None) -> Token:
+    """A token that is active at once: it was made here, and there is nothing to prove."""
+    now = int(desk.clock())
+    return Token(
+        id=new_token_id(desk.random),
+        user=user,
+        client=client,
+        kind=kind,
+        state=State.ACTIVE,
+        parameters=OtpParameters(),
+        created_at=now,
+        confirmed_at=now,
+        expires_at=expires_at,
+    )
 
 
-def revoking(call: Call, token: Token, *, keep_one: bool) -> Callable[[Transaction], None]:
+def revoking(call: Call, token: Token, *, keep_one: Policy | None) -> Callable[[Transaction], None]:
     """The change that revokes a token, whatever state it is in; its seed is destroyed.
 
-    With `keep_one`, not the last one of a user who must show a code.
+    With a policy in `keep_one`, not the last authenticator of a user who must have one by it.
     """
 
     def work(transaction: Transaction) -> None:
         if token.state is State.PENDING:
             tokens.discard(transaction, token.id)
         else:
-            tokens.change_state(
-                transaction, token.id, {State.ACTIVE, State.DISABLED}, State.REVOKED, keep_one=keep_one
-            )
+            owner = users.find(transaction.connection, token.client, token.user)
+            needed = keep_one is not None and owner is not None and effective(owner, keep_one) is Enforcement.REQUIRED
+            tokens.change_state(transaction, token.id, {State.ACTIVE, State.DISABLED}, State.REVOKED, keep_one=needed)
         transaction.audit(token_event(call, "token revoked", token))
 
     return work
 
 
 def enforcing(
-    call: Call, client: str, user: str, enforcement: Enforcement, *, force: bool = False
+    call: Call, client: str, user: str, enforcement: Enforcement | None, *, force: bool = False
 ) -> Callable[[Transaction], None]:
     """The change that sets a user's enforcement."""
 
     def work(transaction: Transaction) -> None:
         users.enforce(transaction, client, user, enforcement, force=force)
-        detail: dict[str, str | int | bool] = {"enforcement": enforcement}
+        detail: dict[str, str | int | bool] = {"enforcement": enforcement or "as policy says"}
         if force:
             detail["forced"] = True
         transaction.audit(event(call, "enforcement set", client=client, user=user, detail=detail))
@@ -227,9 +292,57 @@ def enforcing(
     return work
 
 
+@dataclass(frozen=True, slots=True)
+class _New:
+    """The secret of a new token: the seed as people see it, and what is sealed."""
+
+    seed: Secret
+    sealed: Secret
+    label: str = ""
+    public_id: str | None = None
+    private_id: str | None = None
+
+
+def _new_secret(desk: Desk, kind: Kind, parameters: OtpParameters) -> _New:
+    random = desk.random
+    if kind in {Kind.TOTP, Kind.HOTP}:
+        seed = Secret(random(parameters.algorithm.seed_bytes))
+        return _New(seed, seed)
+    if kind is Kind.YUBIOTP:
+        # Public ids that begin with ff are for keys that are not Yubico's own programming.
+        key = yubiotp.YubiKey(b"\xff" + random(5), Secret(random(6)), Secret(random(16)))
+        public_id = yubiotp.modhex(key.public_id)
+        return _New(key.aes_key, key.pack(), public_id, public_id, key.private_id.reveal().hex())
+    raise EnrolError(f"a token of kind {kind} cannot be started; it is made in one call")
+
+
+def _parameters(asked: Start, held: Policy) -> OtpParameters:
+    """The parameters of a new token, where policy allows them. Raises EnrolError."""
+    algorithm = asked.algorithm or held.algorithms[0]
+    digits = held.digits[0] if asked.digits is None else asked.digits
+    parameters = OtpParameters(algorithm, digits, 30 if asked.period is None else asked.period)
+    otpauth.check_parameters(parameters)
+    if algorithm not in held.algorithms:
+        raise EnrolError(f"algorithm {algorithm} is not allowed here; use {', '.join(held.algorithms)}")
+    if digits not in held.digits:
+        raise EnrolError(f"{digits} digits are not allowed here; use {', '.join(map(str, held.digits))}")
+    return parameters
+
+
+def replace_token(call: Call, transaction: Transaction, token: Token, sealed: bytes, name: str) -> None:
+    """Put a token in place of the one like it."""
+    for older in tokens.put(transaction, token, sealed, None):
+        transaction.audit(token_event(call, "token revoked", token, older, f"replaced by {token.id}"))
+    transaction.audit(token_event(call, name, token))
+
+
 def _find(desk: Desk, token: Token, seed: Secret, code: str, now: float) -> tuple[int, int] | None:
     """The moving factor and the drift that a code shows, within the usual window."""
     window = desk.config.window
+    if token.kind is Kind.YUBIOTP:
+        typed = yubiotp.parse(code)
+        factor = None if typed is None else yubiotp.moving_factor(yubiotp.unpack(seed), typed)
+        return None if factor is None else (factor, 0)
     if token.kind is Kind.HOTP:
         steps = ahead(token.moving_factor, window.hotp)
         counter = match(seed.reveal(), code, token.parameters, steps)
@@ -240,6 +353,8 @@ def _find(desk: Desk, token: Token, seed: Secret, code: str, now: float) -> tupl
 
 
 def _explain(desk: Desk, token: Token, seed: Secret, code: str, now: float) -> Fault | None:
+    if token.kind is Kind.YUBIOTP:
+        return None
     if token.kind is Kind.HOTP:
         return counter_fault(seed.reveal(), code, token.parameters, token.moving_factor, desk.config.window.hotp)
     return fault(seed.reveal(), code, token.parameters, now)

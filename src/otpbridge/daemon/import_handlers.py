@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from otpbridge.daemon.desk import Desk, client_of, event
-from otpbridge.daemon.enroll_handlers import new_token_id
+from otpbridge.daemon.ids import new_token_id
 from otpbridge.enroll.lines import ImportLine, parse_line
 from otpbridge.errors import EnrolError
 from otpbridge.model import State, Token

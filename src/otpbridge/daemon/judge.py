@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
-from otpbridge.config import Config
-from otpbridge.daemon import policy
-from otpbridge.daemon.attempt import Question, Run, StoreAttempt, make_decoy
-from otpbridge.daemon.policy import Authority
-from otpbridge.errors import StoreError
-from otpbridge.model import AuditEvent, Caller, Context, Outcome, Verdict
+from otpbridge.config import AccountRule, Config, Policy
+from otpbridge.daemon import accounts, policy
+from otpbridge.daemon.attempt import Question, Run, StoreAttempt
+from otpbridge.daemon.decoys import Decoys
+from otpbridge.daemon.login_enrolment import LoginEnrolment
+from otpbridge.daemon.policy import Authority, Circumstances, Standing
+from otpbridge.daemon.stacks import Stacks
+from otpbridge.errors import OtpBridgeError, StoreError
+from otpbridge.model import (
+    LOCAL,
+    AuditEvent,
+    Backoff,
+    Caller,
+    Context,
+    Factor,
+    Kind,
+    Notice,
+    Outcome,
+    Verdict,
+)
 from otpbridge.store import users
-from otpbridge.store.settle import Ruling, Settled, Settlement
+from otpbridge.store.settle import Ruling, Settled, Settlement, Sighting
 from otpbridge.store.store import Candidate, Store
-from otpbridge.verify.stack import Stack
+from otpbridge.verify.combined import Split, splits, whole
+from otpbridge.verify.stack import Finding, Mode, Stack
 
 log = logging.getLogger(__name__)
+
+_ACCOUNT_MS = 120_000
+"""How long before PAM's account phase a success may be, where policy wants one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +51,15 @@ class Subject:
     user: str
     context: Context
     nullok: bool
+    stack: str | None = None
+    """The stack that was asked for; None where the service chooses it."""
+    combined: bool = False
+    """Whether the first answer is password and code in one."""
+
+    @property
+    def believed(self) -> bool:
+        """Whether what the caller says of the attempt can be relied on."""
+        return self.authority is not Authority.SELF
 
     def event(self, event: str, outcome: Outcome, token: str | None = None) -> AuditEvent:
         """The audit row of an outcome."""
@@ -48,161 +77,378 @@ class Subject:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An attempt as policy sees it, before anything is asked."""
+
+    candidate: Candidate
+    stack: Stack
+    policy: Policy
+    rule: Backoff
+    standing: Standing
+    sighting: Sighting | None
+
+
 class Conversation:
     """One attempt that goes on over several calls."""
 
-    __slots__ = ("attempt", "run", "started", "subject")
+    __slots__ = ("attempt", "case", "run", "started", "subject")
 
-    def __init__(self, subject: Subject, attempt: StoreAttempt, run: Run, started: float) -> None:
+    def __init__(self, subject: Subject, case: Case, attempt: StoreAttempt, run: Run, started: float) -> None:
         self.subject = subject
+        self.case = case
         self.attempt = attempt
         self.run = run
         self.started = started
+
+    @property
+    def waived(self) -> str | None:
+        """Why no second factor was needed; None where one was."""
+        if self.case.standing.mode is Mode.WAIVED:
+            return self.case.standing.reason
+        return "optional, empty answer" if self.attempt.left_out else None
 
 
 class Judge:
     """Holds what all attempts share."""
 
     def __init__(
-        self, store: Store, config: Config, stack: Stack, clock: Callable[[], float], random: Callable[[int], bytes]
+        self,
+        store: Store,
+        config: Config,
+        stacks: Stacks,
+        *,
+        clock: Callable[[], float],
+        random: Callable[[int], bytes],
+        host: str,
     ) -> None:
         self._store = store
         self._config = config
-        self._stack = stack
+        self.stacks = stacks
         self._clock = clock
         self._random = random
-        self._decoy = make_decoy(store, random)
+        self._host = host
+        self._decoys = Decoys(store.vault, random)
 
     async def check(self, subject: Subject, responses: Sequence[str]) -> Outcome:
-        """Judge an attempt whose responses are all given."""
-        opened = self._open(subject)
+        """Judge an attempt whose responses are all given. Raises UnknownStackError."""
+        opened = await self._open(subject)
         if isinstance(opened, Outcome):
             return await self._note(subject, opened)
-        if _is_empty(responses):
-            return await self._empty(opened)
-        opened.attempt.answer(responses)
+        opened.attempt.answer(responses or ("",))
+        if subject.combined or (len(responses) == 1 and _asks_for_both(opened)):
+            opened.attempt.splitter = partial(self._take_apart, opened)
         step = await opened.run.resume()
-        if isinstance(step, Verdict):
-            return await self._settle(opened, step)
+        if isinstance(step, Finding):
+            return await self._conclude(opened, step)
         opened.run.close()
-        return await self._note(subject, Outcome(Verdict.AUTH_ERR, "not all prompts answered"))
+        return await self._settle(opened, Verdict.AUTH_ERR, "not all prompts answered")
 
     async def begin(self, subject: Subject) -> tuple[Conversation | None, Question | Outcome]:
-        """Start a conversation; there is none where policy decides without a question."""
-        opened = self._open(subject)
+        """Start a conversation; there is none where nothing is asked. Raises UnknownStackError."""
+        opened = await self._open(subject)
         if isinstance(opened, Outcome):
             return None, await self._note(subject, opened)
-        return opened, await self._stepped(opened, None)
+        step = await self._stepped(opened, None)
+        return (opened if isinstance(step, Question) else None), step
 
     async def answer(self, conversation: Conversation, responses: Sequence[str]) -> Question | Outcome:
         """Go on with the answers to the last prompts."""
-        if _is_empty(responses):
-            return await self._empty(conversation)
+        attempt = conversation.attempt
         try:
             self._refresh(conversation)
         except StoreError as error:
             conversation.run.close()
             return _unavailable(error)
-        conversation.attempt.answer(responses[1:])
-        return await self._stepped(conversation, responses[0])
+        if conversation.subject.combined and attempt.split is None:
+            attempt.splitter = partial(self._take_apart, conversation)
+        attempt.answer(responses[1:])
+        return await self._stepped(conversation, responses[0] if responses else "")
+
+    def abandon(self, conversation: Conversation) -> None:
+        """Give a conversation up. What was judged in it has been counted already; now it is also written down."""
+        conversation.run.close()
+        if conversation.attempt.judged:
+            row = conversation.subject.event("verify", Outcome(Verdict.AUTH_ERR, "left before the verdict"))
+            noting = self._store.change(lambda transaction: transaction.audit(row), self._now_ms())
+            noting.add_done_callback(_forget)
 
     async def account(self, subject: Subject) -> Outcome:
-        """The account phase: nothing is asked, nothing is spent."""
+        """The account phase: nothing is asked, nothing is spent. Raises UnknownStackError."""
         try:
-            candidate = self._store.candidate(subject.client, subject.user)
-        except StoreError as error:
+            case = await self._case(subject)
+            seen = None
+            if case.policy.account is AccountRule.VERIFIED:
+                seen = case.sighting is not None and self._passed_within(case.sighting, _ACCOUNT_MS)
+        except (StoreError, accounts.LookupFailedError) as error:
             return _unavailable(error)
-        has_token = bool(candidate.tokens)
-        unasked = self._unasked(subject, candidate)
-        verdict, reason = policy.account(candidate.enforcement, has_token=has_token, unasked=unasked)
+        verdict, reason = policy.account(case.candidate, case.standing, seen=seen)
+        if verdict is Verdict.ACCT_EXPIRED and not subject.believed:
+            verdict = Verdict.PERM_DENIED
         return await self._note(subject, Outcome(verdict, reason), "account")
 
-    def _open(self, subject: Subject) -> Conversation | Outcome:
+    async def case(self, subject: Subject) -> Case:
+        """What policy makes of an attempt. Raises StoreError, LookupFailedError, UnknownStackError."""
+        return await self._case(subject)
+
+    # --- before the question ---
+
+    async def _open(self, subject: Subject) -> Conversation | Outcome:
         now = self._clock()
         try:
-            candidate = self._store.candidate(subject.client, subject.user)
-        except StoreError as error:
+            case = await self._case(subject)
+        except (StoreError, accounts.LookupFailedError) as error:
             return _unavailable(error)
-        unasked = self._unasked(subject, candidate)
-        if unasked is not None:
-            return Outcome(Verdict.IGNORE, unasked)
-        if not self._store.vault.is_current(self._decoy.sealed or b""):
-            self._decoy = make_decoy(self._store, self._random)
-        attempt = StoreAttempt(self._store, candidate, self._decoy, now)
-        return Conversation(subject, attempt, Run(self._stack.evaluate(attempt)), now)
-
-    def _unasked(self, subject: Subject, candidate: Candidate) -> str | None:
-        return policy.passes_unasked(
-            candidate.enforcement,
-            has_token=bool(candidate.tokens),
-            unknown=self._config.users.unknown,
-            nullok=subject.nullok,
+        self._decoys.refresh()
+        attempt = StoreAttempt(
+            self._store,
+            case.candidate,
+            self._decoys,
+            now=now,
+            client=subject.client,
+            user=subject.user,
+            context=subject.context,
+            mode=case.standing.mode,
+            may_decline=case.standing.may_decline,
+            questions=self._config.limits.questions,
         )
+        conversation = Conversation(subject, case, attempt, Run(case.stack.evaluate(attempt)), now)
+        attempt.reserve = partial(self._reserve, conversation)
+        if case.standing.mode is Mode.ENROL:
+            about = subject.event("token confirmed", Outcome(Verdict.SUCCESS, "enrolled at login"))
+            attempt.enrolment = lambda: LoginEnrolment(
+                self._store,
+                self._config,
+                attempt,
+                host=self._host,
+                random=self._random,
+                about=replace(about, verdict=None),
+            )
+        return conversation
+
+    async def _case(self, subject: Subject) -> Case:
+        context = subject.context
+        stack = self.stacks.choose(subject.stack, context.service)
+        held = self._config.policy_of(subject.client, stack.name)
+        # Read before anything is waited for and after it: what counts is how the user is now.
+        group = None
+        if held.exempt_groups and subject.client == LOCAL:
+            group = await asyncio.to_thread(accounts.member_of, subject.user, held.exempt_groups)
+        candidate = self._store.candidate(subject.client, subject.user)
+        sighting = _sighting(subject) if held.grace or held.account is AccountRule.VERIFIED else None
+        about = Circumstances(
+            known=self._config.users.unknown,
+            nullok=subject.nullok,
+            trusted=policy.trusted_network(context.rhost, held) if subject.believed else None,
+            group=group,
+            grace=bool(held.grace and sighting and self._passed_within(sighting, held.grace * 1000)),
+            enrols=stack.enrols,
+        )
+        stands = policy.standing(candidate, held, self._clock(), about)
+        return Case(candidate, stack, held, self._config.throttle.per_user(held), stands, sighting)
+
+    def _passed_within(self, sighting: Sighting, ms: int) -> bool:
+        at = self._store.seen_at(sighting)
+        return at is not None and 0 <= self._now_ms() - at <= ms
+
+    # --- while it goes on ---
 
     def _refresh(self, conversation: Conversation) -> None:
-        """See the tokens and the time as they are when the answer comes, not when the question was asked."""
+        """See the user and the time as they are when the answer comes, not when the question was asked."""
         attempt, subject = conversation.attempt, conversation.subject
         attempt.now = self._clock()
         attempt.candidate = self._store.candidate(subject.client, subject.user)
 
-    async def _empty(self, conversation: Conversation) -> Outcome:
-        conversation.run.close()
-        candidate = conversation.attempt.candidate
-        verdict, reason = policy.on_empty_answer(candidate.enforcement, has_token=bool(candidate.tokens))
-        return await self._note(conversation.subject, Outcome(verdict, reason))
-
     async def _stepped(self, conversation: Conversation, answer: str | None) -> Question | Outcome:
         step = await conversation.run.resume(answer)
-        return step if isinstance(step, Question) else await self._settle(conversation, step)
+        if isinstance(step, Finding):
+            return await self._conclude(conversation, step)
+        attempt = conversation.attempt
+        # Another question tells something of the answers before it: they count now, whether or not it is answered.
+        if attempt.judged and not attempt.reserved and not await self._reserve(conversation):
+            conversation.run.close()
+            return await self._settle(conversation, Verdict.MAXTRIES, "back-off")
+        return step
 
-    async def _settle(self, conversation: Conversation, verdict: Verdict) -> Outcome:
+    async def _reserve(self, conversation: Conversation) -> bool:
+        """Count a miss in advance, which a success takes back. Says whether the attempt may go on."""
+        now = self._now_ms()
+        settlement = self._settlement(conversation, passed=False, now=now, conclude=lambda ruling: (None, ruling))
+        ruling: Ruling = await self._store.settle(replace(settlement, reserved=()))
+        if ruling.settled is not Settled.MISSED:
+            return False
+        conversation.attempt.reserved.append(now)
+        return True
+
+    async def _take_apart(self, conversation: Conversation, text: str) -> Split:
+        """Find the code in an answer that holds a password too: one of the user's, else what looks most like a code.
+
+        Whatever is found is judged as if it had been typed into two fields.
+        """
+        attempt = conversation.attempt
+        if attempt.mode is Mode.WAIVED:
+            return whole(text)
+        digits = {
+            stored.token.parameters.digits
+            for stored in attempt.candidate.tokens
+            if stored.token.kind in {Kind.TOTP, Kind.HOTP}
+        }
+        found = splits(text, digits or {6})
+        if len(found) > 1 or attempt.may_decline:
+            for split in found:
+                if await self._fits(conversation.case.stack, attempt.trial(split.code)):
+                    return split
+        if not found or attempt.may_decline:
+            return whole(text)
+        return found[0]
+
+    @staticmethod
+    async def _fits(stack: Stack, trial: StoreAttempt) -> bool:
+        """Whether one of the verifiers that never ask twice would take a code."""
+        for made in stack.made.values():
+            if made.direct and made.factor is Factor.SECOND and not made.enrols:
+                try:
+                    if await made.verifier.verify(trial) is Verdict.SUCCESS:
+                        return True
+                except OtpBridgeError:
+                    # It will say so again when it is asked in earnest.
+                    continue
+        return False
+
+    # --- after the answer ---
+
+    async def _conclude(self, conversation: Conversation, found: Finding) -> Outcome:
+        """What a stack's finding amounts to."""
         attempt, subject = conversation.attempt, conversation.subject
-        if verdict is Verdict.AUTHINFO_UNAVAIL:
-            return await self._note(subject, Outcome(verdict, "a verifier failed"))
+        waived = conversation.waived
+        if found.undecided and waived is not None:
+            return await self._note(subject, self._noticed(conversation, Outcome(Verdict.IGNORE, waived)))
+        if attempt.candidate.user is not None and attempt.candidate.user.locked_at is not None:
+            return await self._settle(conversation, Verdict.AUTH_ERR, "user is locked")
+        if found.verdict is Verdict.SUCCESS:
+            return await self._settle(conversation, Verdict.SUCCESS, waived or "code accepted")
+        if found.verdict is Verdict.AUTHINFO_UNAVAIL:
+            return await self._settle(conversation, found.verdict, "a verifier failed")
+        return await self._settle(conversation, Verdict.AUTH_ERR, attempt.reason)
+
+    async def _settle(self, conversation: Conversation, verdict: Verdict, reason: str) -> Outcome:
+        attempt, subject = conversation.attempt, conversation.subject
+        if not attempt.judged and verdict is not Verdict.SUCCESS:
+            # Nothing was guessed, so nothing is counted.
+            return await self._note(subject, Outcome(verdict, reason))
         passed = verdict is Verdict.SUCCESS
-        source = subject.context.rhost
-        return await self._store.settle(
-            Settlement(
-                subject=users.subject_key(subject.client, subject.user),
-                source=users.source_key(source) if source else None,
+        outcome: Outcome = await self._store.settle(
+            self._settlement(
+                conversation,
                 passed=passed,
-                spends=tuple(spend for _, spend in attempt.spends) if passed else (),
                 now=int(attempt.now * 1000),
-                conclude=partial(_conclude, subject, attempt),
+                conclude=partial(self._ruled, conversation, verdict, reason),
             )
         )
+        if outcome.verdict is Verdict.SUCCESS:
+            await self._take_notice(conversation)
+        return outcome
+
+    def _settlement(
+        self, conversation: Conversation, *, passed: bool, now: int, conclude: Callable[[Ruling], Any]
+    ) -> Settlement[Any]:
+        subject, attempt, case = conversation.subject, conversation.attempt, conversation.case
+        source = subject.context.rhost
+        shown = passed and (bool(attempt.spends) or attempt.enrolled is not None)
+        return Settlement(
+            subject=users.subject_key(subject.client, subject.user),
+            source=users.source_key(source) if source else None,
+            passed=passed,
+            spends=tuple(spend for _, spend in attempt.spends) if passed else (),
+            now=now,
+            rule=case.rule,
+            conclude=conclude,
+            reserved=tuple(attempt.reserved),
+            sighting=case.sighting if shown else None,
+        )
+
+    def _ruled(
+        self, conversation: Conversation, verdict: Verdict, reason: str, ruling: Ruling
+    ) -> tuple[AuditEvent, Outcome]:
+        """What a ruling means to the audit log and to the caller, who hears of the token on success alone."""
+        attempt = conversation.attempt
+        token = attempt.spends[-1][0].id if attempt.spends else attempt.enrolled
+        match ruling.settled:
+            case Settled.PASSED:
+                outcome = self._noticed(conversation, Outcome(Verdict.SUCCESS, reason, token))
+            case Settled.MISSED if verdict is Verdict.AUTHINFO_UNAVAIL:
+                outcome = Outcome(verdict, reason)
+            case Settled.MISSED if verdict is Verdict.MAXTRIES:
+                outcome = Outcome(verdict, "back-off, not judged further", retry_after=1)
+            case Settled.MISSED:
+                outcome = Outcome(Verdict.AUTH_ERR, reason)
+            case Settled.SPENT:
+                outcome = Outcome(Verdict.AUTH_ERR, "code already used")
+            case Settled.BLOCKED:
+                outcome = Outcome(Verdict.MAXTRIES, "back-off, not judged", retry_after=-(-ruling.wait // 1000))
+            case Settled.FAILED:
+                outcome = Outcome(Verdict.AUTHINFO_UNAVAIL, "the store could not be written")
+        return conversation.subject.event("verify", outcome, token), outcome
+
+    def _noticed(self, conversation: Conversation, outcome: Outcome) -> Outcome:
+        """An outcome that lets in, with what the person is told, and which code was in the answer."""
+        attempt = conversation.attempt
+        user = attempt.candidate.user
+        left = (Notice(user.notice),) if user is not None and user.notice else ()
+        code = attempt.split.span if attempt.split is not None and attempt.split.length else None
+        return replace(outcome, notices=(*attempt.afterwards, *left), code=code)
+
+    async def _take_notice(self, conversation: Conversation) -> None:
+        """What the person was told now is not told again."""
+        user = conversation.attempt.candidate.user
+        if user is None or not user.notice:
+            return
+        try:
+            await self._store.change(
+                partial(users.leave_notice, client=user.client, name=user.name, notice=None), self._now_ms()
+            )
+        except OtpBridgeError as error:
+            log.warning("a notice for a user will be given again: %s", error)
 
     async def _note(self, subject: Subject, outcome: Outcome, event: str = "verify") -> Outcome:
         """Write an outcome that spends and counts nothing to the audit log, then give it."""
         row = subject.event(event, outcome)
+
+        def work(transaction: Any) -> None:
+            transaction.audit(row)
+            if outcome.notices:
+                users.leave_notice(transaction, subject.client, subject.user, None)
+
         try:
-            await self._store.change(lambda transaction: transaction.audit(row), int(self._clock() * 1000))
+            await self._store.change(work, self._now_ms())
         except StoreError as error:
             return _unavailable(error)
         return outcome
 
-
-def _is_empty(responses: Sequence[str]) -> bool:
-    return not responses or not responses[0].strip()
-
-
-def _conclude(subject: Subject, attempt: StoreAttempt, ruling: Ruling) -> tuple[AuditEvent, Outcome]:
-    """What a ruling means to the audit log, which names the token, and to the caller, who hears of it on success."""
-    token = attempt.spends[-1][0] if attempt.spends else None
-    match ruling.settled:
-        case Settled.PASSED:
-            outcome = Outcome(Verdict.SUCCESS, "code accepted", token)
-        case Settled.MISSED:
-            outcome = Outcome(Verdict.AUTH_ERR, attempt.reason)
-        case Settled.SPENT:
-            outcome = Outcome(Verdict.AUTH_ERR, "code already used")
-        case Settled.BLOCKED:
-            outcome = Outcome(Verdict.MAXTRIES, "back-off, not judged", retry_after=-(-ruling.wait // 1000))
-        case Settled.FAILED:
-            outcome = Outcome(Verdict.AUTHINFO_UNAVAIL, "the store could not be written")
-    return subject.event("verify", outcome, token), outcome
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
 
 
-def _unavailable(error: StoreError) -> Outcome:
+def _sighting(subject: Subject) -> Sighting | None:
+    """Where a success counts again; None where that cannot be told for sure."""
+    context = subject.context
+    source = context.rhost or (f"tty {context.tty}" if context.tty else "")
+    if not subject.believed or not source:
+        return None
+    return Sighting(subject.client, subject.user, context.service, source)
+
+
+def _asks_for_both(conversation: Conversation) -> bool:
+    """Whether a stack may ask for a password, and then for a code."""
+    factors = {made.factor for made in conversation.case.stack.made.values()}
+    return {Factor.FIRST, Factor.SECOND} <= factors
+
+
+def _forget(noting: asyncio.Future[None]) -> None:
+    if not noting.cancelled() and (error := noting.exception()) is not None:
+        log.error("verify: %s", error)
+
+
+def _unavailable(error: OtpBridgeError) -> Outcome:
     log.error("verify: %s", error)
     return Outcome(Verdict.AUTHINFO_UNAVAIL, "the store failed")

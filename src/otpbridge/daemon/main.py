@@ -30,16 +30,14 @@ from otpbridge.daemon.import_handlers import ImportDesk
 from otpbridge.daemon.judge import Judge
 from otpbridge.daemon.key_handlers import KeyDesk
 from otpbridge.daemon.policy import Rights, uid_of
+from otpbridge.daemon.stacks import Stacks
 from otpbridge.daemon.verify_handlers import VerifyCounter
 from otpbridge.errors import OtpBridgeError
-from otpbridge.model import AuditEvent, Backoff
+from otpbridge.model import AuditEvent
 from otpbridge.store import tokens
 from otpbridge.store.store import Store, open_store
 from otpbridge.store.writer import Transaction
 from otpbridge.vault.keys import KeyPlace
-from otpbridge.verify.builtin.hotp import Hotp
-from otpbridge.verify.builtin.totp import Totp
-from otpbridge.verify.stack import DEFAULT, Stack
 from otpbridge.wire import messages
 from otpbridge.wire.messages import ADMIN, ENROLL, VERIFY
 from otpbridge.wire.service import Limits, Server, Service
@@ -81,14 +79,6 @@ def harden() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def backoffs(settings: Config) -> tuple[Backoff, Backoff]:
-    """The back-off rules per user and per source, in milliseconds."""
-    rule = settings.throttle
-    per_user = Backoff(rule.limit, rule.first_wait * 1000, rule.longest_wait * 1000, rule.forget * 1000)
-    per_source = Backoff(rule.source_limit, rule.first_wait * 1000, rule.longest_wait * 1000, rule.forget * 1000)
-    return per_user, per_source
-
-
 def key_place(settings: Config, options: Options) -> KeyPlace:
     """Where the master key of this daemon is."""
     return KeyPlace(settings.key, options.state_dir, os.environ.get("CREDENTIALS_DIRECTORY"))
@@ -104,7 +94,8 @@ class Daemon:
         self._stop = asyncio.Event()
         clock = time.time
         rights = Rights(settings, os.geteuid(), uid_of)
-        judge = Judge(store, settings, _stack(settings), clock, os.urandom)
+        host = socket.gethostname().partition(".")[0]
+        judge = Judge(store, settings, Stacks(settings), clock=clock, random=os.urandom, host=host)
         self._desk = Desk(
             store=store,
             config=settings,
@@ -112,7 +103,7 @@ class Daemon:
             judge=judge,
             clock=clock,
             random=os.urandom,
-            host=socket.gethostname().partition(".")[0],
+            host=host,
             started_at=int(clock()),
         )
         self._keys = keys
@@ -166,6 +157,8 @@ class Daemon:
             messages.Start: enroll.start,
             messages.Confirm: enroll.confirm,
             messages.Discard: enroll.discard,
+            messages.NewRecoveryCodes: enroll.new_recovery_codes,
+            messages.SetPassword: enroll.set_password,
             messages.Tokens: enroll.list_tokens,
             messages.Remove: enroll.remove,
             messages.ChooseEnforcement: enroll.set_enforcement,
@@ -181,6 +174,11 @@ class Daemon:
                 messages.ListUsers: desk_of_admin.list_users,
                 messages.SetEnforcement: desk_of_admin.set_enforcement,
                 messages.ResetUser: desk_of_admin.reset_user,
+                messages.ExemptUser: desk_of_admin.exempt_user,
+                messages.LockUser: desk_of_admin.lock_user,
+                messages.UnlockUser: desk_of_admin.unlock_user,
+                messages.IssueRegistrationCode: desk_of_admin.issue_registration_code,
+                messages.ExplainStack: desk_of_admin.explain_stack,
                 messages.ListTokens: desk_of_admin.list_tokens,
                 messages.ShowToken: desk_of_admin.show_token,
                 messages.DisableToken: desk_of_admin.disable_token,
@@ -224,17 +222,18 @@ class Daemon:
         try:
             fresh = config.load(self._options.config_file)
             rights = Rights(fresh, os.geteuid(), uid_of)
+            stacks = Stacks(fresh)
         except OtpBridgeError as error:
             log.error("reload: %s. Nothing was changed", error)  # noqa: TRY400 - an admin's error, not ours
         else:
             fixed = [
-                name
-                for name in ("key", "store", "throttle", "admin_group")
-                if getattr(fresh, name) != getattr(desk.config, name)
+                name for name in ("key", "store", "admin_group") if getattr(fresh, name) != getattr(desk.config, name)
             ]
+            if fresh.throttle.per_source != desk.config.throttle.per_source:
+                fixed.append("throttle (per source)")
             if fixed:
                 log.warning("reload: changes in %s count only after a restart", ", ".join(fixed))
-            desk.judge = Judge(desk.store, fresh, _stack(fresh), desk.clock, desk.random)
+            desk.judge = Judge(desk.store, fresh, stacks, clock=desk.clock, random=desk.random, host=desk.host)
             desk.config, desk.rights = fresh, rights
             for service in self._services:
                 service.limits = self._limits()
@@ -271,11 +270,6 @@ class Daemon:
             await self._desk.change(lambda transaction: transaction.audit(event))
 
 
-def _stack(settings: Config) -> Stack:
-    window = settings.window
-    return Stack(DEFAULT, (Totp(window.totp, window.drift), Hotp(window.hotp)))
-
-
 def serve(options: Options) -> None:
     """Run a daemon until SIGTERM. Raises OtpBridgeError when it cannot start."""
     harden()
@@ -283,7 +277,7 @@ def serve(options: Options) -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
     settings = config.load(options.config_file)
     keys = key_place(settings, options)
-    store = open_store(settings.store.url, options.state_dir, keys, os.urandom, backoffs(settings))
+    store = open_store(settings.store.url, options.state_dir, keys, os.urandom, settings.throttle.per_source)
 
     async def run() -> None:
         await Daemon(options, settings, store, keys).run()

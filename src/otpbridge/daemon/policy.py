@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import ipaddress
 import pwd
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from otpbridge.config import CallerEntry, Config, Right, UnknownUsers
+from otpbridge.config import CallerEntry, Config, Policy, Right, UnknownUsers
 from otpbridge.errors import ConfigError
-from otpbridge.model import LOCAL, Caller, Enforcement, Verdict
+from otpbridge.model import LOCAL, Caller, Enforcement, Kind, User, Verdict
+from otpbridge.store.store import Candidate
+from otpbridge.verify.stack import Mode
 
 
 class Authority(enum.Enum):
@@ -75,38 +78,116 @@ def _grant(entry: CallerEntry, uid_of: Callable[[str], int | None]) -> tuple[int
     return uid, _Grant(frozenset(entry.clients), frozenset(entry.may))
 
 
-def passes_unasked(
-    enforcement: Enforcement | None, *, has_token: bool, unknown: UnknownUsers, nullok: bool
-) -> str | None:
-    """Why a login is let pass without a question; None where a code is asked for.
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What is known of an attempt when policy decides on it.
 
-    `enforcement` is None for a user who is not in the store. Such a user is asked and refused like anyone with a
-    wrong code, unless the configuration or the PAM line says otherwise.
+    `trusted` and `group` are the network and the group that exempt it, if any; `grace` says whether the same person
+    passed just before.
     """
-    if enforcement is None:
-        if nullok:
+
+    known: UnknownUsers
+    nullok: bool
+    trusted: str | None = None
+    group: str | None = None
+    grace: bool = False
+    enrols: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What policy makes of an attempt: what is asked, why, and whether the person may leave a code out."""
+
+    mode: Mode
+    reason: str
+    may_decline: bool = False
+
+
+def effective(user: User, policy: Policy) -> Enforcement:
+    """What holds for a user: what was set for them, else what policy says."""
+    return user.enforcement or policy.enforcement
+
+
+def standing(candidate: Candidate, policy: Policy, now: float, about: Circumstances) -> Standing:
+    """Decide what is asked.
+
+    A user who is not in the store is asked and refused like anyone with a wrong code, unless the configuration or
+    the PAM line says otherwise. A locked one is asked too, and refused whatever the answer.
+    """
+    user = candidate.user
+    if user is not None and user.locked_at is not None:
+        return Standing(Mode.ASK, "user is locked")
+    waived = _waived_for_all(about) or _waived_for(candidate, policy, now, about)
+    if waived is not None:
+        return Standing(Mode.WAIVED, waived)
+    if user is None:
+        return Standing(Mode.ASK, "user not in the store: asked like anyone")
+    return _asked(candidate, effective(user, policy), enrols=about.enrols)
+
+
+_STAND_INS = frozenset({Kind.RECOVERY, Kind.REGISTRATION})
+
+
+def _asked(candidate: Candidate, enforcement: Enforcement, *, enrols: bool) -> Standing:
+    """How a second factor is asked for, of a user of whom one is."""
+    if candidate.has_authenticator:
+        optional = enforcement is Enforcement.OPTIONAL
+        return Standing(Mode.ASK, f"{enforcement}, has an authenticator", may_decline=optional)
+    if any(stored.token.kind in _STAND_INS for stored in candidate.tokens):
+        return Standing(Mode.ASK, "required, no authenticator but a code that stands in for one")
+    if enrols:
+        return Standing(Mode.ENROL, "required, no authenticator: enrols at login")
+    return Standing(Mode.ASK, "required, no authenticator: cannot get in")
+
+
+def _waived_for_all(about: Circumstances) -> str | None:
+    """Why nobody is asked for a second factor here; None where people are."""
+    if about.trusted is not None:
+        return f"trusted network {about.trusted}"
+    return None if about.group is None else f"exempt group {about.group}"
+
+
+def _waived_for(candidate: Candidate, policy: Policy, now: float, about: Circumstances) -> str | None:
+    """Why this user is not asked for a second factor; None where they are."""
+    user = candidate.user
+    if user is None:
+        if about.nullok:
             return "user not in the store, nullok"
-        if unknown is UnknownUsers.IGNORE:
-            return "user not in the store, users.unknown = ignore"
+        return "user not in the store, users.unknown = ignore" if about.known is UnknownUsers.IGNORE else None
+    if user.exempt_until is not None and user.exempt_until > now:
+        return "exempt for a time"
+    if effective(user, policy) is Enforcement.OPTIONAL and not candidate.has_authenticator:
+        return "optional, no authenticator"
+    return "grace period" if about.grace else None
+
+
+def trusted_network(rhost: str, policy: Policy) -> str | None:
+    """The trusted network that a source is in. A name is in none: it is not resolved."""
+    if not policy.trusted_networks or not rhost:
         return None
-    if enforcement is Enforcement.OPTIONAL and not has_token:
-        return "optional, no token"
-    return None
+    try:
+        address = ipaddress.ip_address(rhost)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return next((each for each in policy.trusted_networks if address in ipaddress.ip_network(each)), None)
 
 
-def on_empty_answer(enforcement: Enforcement | None, *, has_token: bool) -> tuple[Verdict, str]:
-    """The verdict on an empty answer: only who need not show a code may leave it out. It counts as no guess."""
-    if enforcement is Enforcement.OPTIONAL and has_token:
-        return Verdict.IGNORE, "optional, empty answer"
-    return Verdict.AUTH_ERR, "empty answer"
+def account(candidate: Candidate, stands: Standing, *, seen: bool | None) -> tuple[Verdict, str]:
+    """The verdict of PAM's account phase, which asks nothing: could this user have shown a code, and did they.
 
-
-def account(enforcement: Enforcement | None, *, has_token: bool, unasked: str | None) -> tuple[Verdict, str]:
-    """The verdict of PAM's account phase, which asks nothing: could this user have shown a code at all."""
-    if unasked is not None:
-        return Verdict.IGNORE, unasked
-    if enforcement is None:
+    `seen` says whether they did, where policy wants to know it; else it is None.
+    """
+    user = candidate.user
+    if user is not None and user.locked_at is not None:
+        return Verdict.ACCT_EXPIRED, "user is locked"
+    if stands.mode is Mode.WAIVED:
+        return Verdict.IGNORE, stands.reason
+    if user is None:
         return Verdict.PERM_DENIED, "user not in the store"
-    if not has_token:
-        return Verdict.PERM_DENIED, "required, no token"
-    return Verdict.SUCCESS, "has a token"
+    if not candidate.has_authenticator and not any(s.token.kind in _STAND_INS for s in candidate.tokens):
+        return Verdict.PERM_DENIED, "required, no authenticator"
+    if seen is False and not stands.may_decline:
+        return Verdict.PERM_DENIED, "no second factor was shown just before"
+    return Verdict.SUCCESS, "has an authenticator" if seen is None else "has just shown a second factor"

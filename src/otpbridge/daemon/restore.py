@@ -138,8 +138,9 @@ def _summary(done: Restored, kept: Path | None) -> str:
         lines.append("Spent codes and revoked tokens were carried over from the store that was replaced.")
     elif done.disabled:
         lines.append(
-            f"HOTP: {done.disabled} tokens are disabled, as it cannot be known which codes were spent since. "
-            "For each: otpbridge token resync ID CODE1 CODE2, then otpbridge token enable ID."
+            f"{done.disabled} tokens with counters or lists (HOTP, Yubico OTP, recovery codes) are disabled, as it "
+            "cannot be known which codes were spent since. HOTP: otpbridge token resync ID CODE1 CODE2, then "
+            "otpbridge token enable ID. The others: have them made anew, or enable them if you are sure."
         )
     if kept is not None:
         lines.append(f"The replaced store is kept as {kept}; remove it when all is well.")

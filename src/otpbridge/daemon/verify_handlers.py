@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from otpbridge.config import Right
 from otpbridge.daemon.attempt import Question
 from otpbridge.daemon.desk import Counter, client_of, invalid, user_of
 from otpbridge.daemon.judge import Conversation, Subject
 from otpbridge.daemon.policy import Authority
 from otpbridge.model import LOCAL, Context, Notice, Outcome, Verdict
-from otpbridge.verify.stack import DEFAULT
 from otpbridge.wire.messages import (
     VERIFY,
     Account,
@@ -22,6 +23,7 @@ from otpbridge.wire.messages import (
     Empty,
     NoticeFields,
     PromptFields,
+    Span,
     Step,
     StepReply,
 )
@@ -45,10 +47,16 @@ class VerifyCounter(Counter):
             raise invalid("responses")
         subject = await self._subject(call, asked)
         if subject is None:
-            return CheckReply(verdict=Verdict.PERM_DENIED)
+            return CheckReply(verdict=Verdict.PERM_DENIED, notices=())
         outcome = await self.desk.judge.check(subject, asked.responses)
         self._remember(call, subject, outcome)
-        return CheckReply(verdict=outcome.verdict, token=outcome.token, retry_after=outcome.retry_after)
+        return CheckReply(
+            verdict=outcome.verdict,
+            notices=_notices(outcome.notices),
+            token=outcome.token,
+            retry_after=outcome.retry_after,
+            code=_span(outcome),
+        )
 
     async def begin(self, call: Call, asked: Begin) -> StepReply:
         """Start a conversation."""
@@ -62,7 +70,7 @@ class VerifyCounter(Counter):
         if conversation is None or isinstance(step, Outcome):
             return _reply("", step, ())
         if _CONVERSATIONS not in call.connection.state:
-            call.connection.on_close(lambda: _close_all(open_now))
+            call.connection.on_close(lambda: self._abandon_all(open_now))
             call.connection.state[_CONVERSATIONS] = open_now
         session = str(call.connection.state.get("session", 0) + 1)
         call.connection.state["session"] = int(session)
@@ -78,7 +86,7 @@ class VerifyCounter(Counter):
         if conversation is None:
             raise VarlinkError(f"{VERIFY}.NoSuchSession")
         if self.desk.clock() - conversation.started > self.desk.config.limits.conversation:
-            conversation.run.close()
+            self.desk.judge.abandon(conversation)
             raise VarlinkError(f"{VERIFY}.NoSuchSession")
         if call.more:
 
@@ -99,7 +107,7 @@ class VerifyCounter(Counter):
         conversation = self._conversations(call).pop(asked.session, None)
         if conversation is None:
             raise VarlinkError(f"{VERIFY}.NoSuchSession")
-        conversation.run.close()
+        self.desk.judge.abandon(conversation)
         return Empty()
 
     async def account(self, call: Call, asked: Account) -> AccountReply:
@@ -112,8 +120,6 @@ class VerifyCounter(Counter):
     async def _subject(self, call: Call, asked: Check | Begin | Account) -> Subject | None:
         """Who is to be verified; None where the caller may not ask."""
         client, user = client_of(asked.client), user_of(asked.user)
-        if asked.stack not in (None, DEFAULT):
-            raise VarlinkError(f"{VERIFY}.UnknownStack", {"stack": asked.stack})
         caller = self.caller(call)
         authority = await self.desk.rights.authority(caller, client, user, Right.VERIFY)
         if authority is Authority.NONE:
@@ -121,15 +127,29 @@ class VerifyCounter(Counter):
         # What people say of themselves is no source: it would let them hide from back-off, or put it on others.
         believed = authority is not Authority.SELF
         context = _context(asked.context, believed=believed)
-        return Subject(caller, authority, client, user, context, nullok=believed and bool(asked.nullok))
+        combined = not isinstance(asked, Account) and bool(asked.combined)
+        return Subject(
+            caller,
+            authority,
+            client,
+            user,
+            context,
+            nullok=believed and bool(asked.nullok),
+            stack=asked.stack,
+            combined=combined,
+        )
+
+    def _abandon_all(self, conversations: dict[str, Conversation]) -> None:
+        for conversation in conversations.values():
+            self.desk.judge.abandon(conversation)
 
     def _conversations(self, call: Call) -> dict[str, Conversation]:
         found: dict[str, Conversation] | None = call.connection.state.get(_CONVERSATIONS)
         return {} if found is None else found
 
     def _remember(self, call: Call, subject: Subject, outcome: Outcome) -> None:
-        """Note on the connection that this user has just proven to be there."""
-        if outcome.verdict is Verdict.SUCCESS and subject.client == LOCAL:
+        """Note on the connection that this user has just proven to be there, with a token."""
+        if outcome.verdict is Verdict.SUCCESS and outcome.token is not None and subject.client == LOCAL:
             call.connection.state[_PROVEN] = (subject.user, self.desk.clock())
 
 
@@ -157,7 +177,8 @@ def _reply(session: str, step: Question | Outcome, notices: tuple[Notice, ...]) 
     if isinstance(step, Question):
         prompt = PromptFields(style=step.prompt.style, text=step.prompt.text)
         return _step(session, notices, prompts=(prompt,))
-    return _step(session, notices, verdict=step.verdict, retry_after=step.retry_after)
+    said = (*notices, *step.notices)
+    return _step(session, said, verdict=step.verdict, retry_after=step.retry_after, code=_span(step))
 
 
 def _step(
@@ -167,13 +188,15 @@ def _step(
     prompts: tuple[PromptFields, ...] = (),
     verdict: Verdict | None = None,
     retry_after: int | None = None,
+    code: Span | None = None,
 ) -> StepReply:
-    said = tuple(NoticeFields(style=notice.style, text=notice.text) for notice in notices)
-    return StepReply(
-        session=session, step=Step(notices=said, prompts=prompts, verdict=verdict, retry_after=retry_after)
-    )
+    step = Step(notices=_notices(notices), prompts=prompts, verdict=verdict, retry_after=retry_after, code=code)
+    return StepReply(session=session, step=step)
 
 
-def _close_all(conversations: dict[str, Conversation]) -> None:
-    for conversation in conversations.values():
-        conversation.run.close()
+def _notices(notices: Sequence[Notice]) -> tuple[NoticeFields, ...]:
+    return tuple(NoticeFields(style=notice.style, text=notice.text) for notice in notices)
+
+
+def _span(outcome: Outcome) -> Span | None:
+    return None if outcome.code is None else Span(start=outcome.code[0], length=outcome.code[1])

@@ -5,7 +5,8 @@ lines before it, keyed from the store's own secret. Seeds stay sealed in it: it 
 
 What was spent after the backup was taken is not in it. So after a restore a TOTP code is accepted only for time steps
 that had not come yet when the restore was made, and an HOTP token, whose counter knows no time, is put past what the
-replaced store knows of it, or disabled where that store cannot be read (resynchronise it, then enable it).
+replaced store knows of it, or disabled where that store cannot be read (resynchronise it, then enable it). So with
+Yubico OTP tokens, recovery and registration codes.
 """
 
 from __future__ import annotations
@@ -149,21 +150,30 @@ def taken_at(file: BinaryIO) -> int:
 
 
 def merge(connection: Connection, replaced: Connection) -> None:
-    """Carry over what the replaced store knows better: spent moving factors and revocations."""
-    token = tables.token
+    """Carry over what the replaced store knows better: what was spent, revocations and locks."""
+    token, user = tables.token, tables.user
     for row in replaced.execution_options(yield_per=_ROWS).execute(
-        select(token.c.id, token.c.moving_factor, token.c.state).where(token.c.state != State.PENDING)
+        select(token.c.id, token.c.kind, token.c.moving_factor, token.c.state).where(token.c.state != State.PENDING)
     ):
         here = update(token).where(token.c.id == row.id)
-        connection.execute(
-            here.where(token.c.moving_factor < row.moving_factor).values(moving_factor=row.moving_factor)
-        )
+        if row.kind == Kind.RECOVERY:
+            spent = token.c.moving_factor.bitwise_or(row.moving_factor)
+            connection.execute(here.values(moving_factor=spent))
+        else:
+            connection.execute(
+                here.where(token.c.moving_factor < row.moving_factor).values(moving_factor=row.moving_factor)
+            )
         if row.state == State.REVOKED:
             connection.execute(
                 here.where(token.c.state != State.REVOKED).values(
                     state=State.REVOKED, sealed=None, fingerprint=None, expires_at=None
                 )
             )
+    for locked in replaced.execute(
+        select(user.c.client, user.c.name, user.c.locked_at).where(user.c.locked_at.is_not(None))
+    ):
+        same = (user.c.client == locked.client) & (user.c.name == locked.name)
+        connection.execute(update(user).where(same).values(locked_at=locked.locked_at))
 
 
 def spend_past(connection: Connection, now: int, reach: int) -> None:
@@ -181,10 +191,11 @@ def spend_past(connection: Connection, now: int, reach: int) -> None:
 
 
 def disable_counters(connection: Connection) -> int:
-    """Disable every active HOTP token; returns how many."""
+    """Disable every active token of which only the replaced store knew what was spent; returns how many."""
     token = tables.token
+    kinds = (Kind.HOTP, Kind.YUBIOTP, Kind.RECOVERY, Kind.REGISTRATION)
     return connection.execute(
-        update(token).where(token.c.kind == Kind.HOTP, token.c.state == State.ACTIVE).values(state=State.DISABLED)
+        update(token).where(token.c.kind.in_(kinds), token.c.state == State.ACTIVE).values(state=State.DISABLED)
     ).rowcount
 
 

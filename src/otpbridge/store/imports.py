@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import delete, exists, func, insert, literal, select
 
-from otpbridge.model import Enforcement, Token
+from otpbridge.model import Token
 from otpbridge.store import tables, tokens
 from otpbridge.store.writer import Transaction
 
@@ -58,11 +58,10 @@ def finish(transaction: Transaction, import_id: str) -> int:
     here = staged.c.import_id == import_id
     run(
         insert(user).from_select(
-            ["client", "name", "enforcement", "created_at"],
+            ["client", "name", "created_at"],
             select(
                 staged.c.client,
                 staged.c.name,
-                literal(Enforcement.OPTIONAL.value),
                 literal(transaction.now // 1000),
             )
             .distinct()

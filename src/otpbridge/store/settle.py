@@ -31,6 +31,24 @@ class Spend:
     drift: int
 
 
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """Strike a code out of a list: `bit` is the one that stands for it in the token's moving factor."""
+
+    seq: int
+    bit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """Whose success, where and from where, is to be remembered."""
+
+    client: str
+    name: str
+    service: str
+    source: str
+
+
 class Settled(enum.Enum):
     """What became of an attempt."""
 
@@ -54,29 +72,36 @@ class Ruling:
 class Settlement(Generic[T]):
     """One judged attempt.
 
-    `subject` and `source` are what back-off counts, `passed` is what the verifiers found. `conclude` gives, for a
-    ruling, the audit row and what the waiting caller gets.
+    `subject` and `source` are what back-off counts, the subject by `rule`; `passed` is what the verifiers found.
+    `reserved` are the times (Unix milliseconds) at which misses were counted before they were asked: with any,
+    nothing is in the way any more, and only a success changes what was counted. `conclude` gives, for a ruling, the
+    audit row (if it is worth one) and what the waiting caller gets.
     """
 
     subject: str
     source: str | None
     passed: bool
-    spends: tuple[Spend, ...]
+    spends: tuple[Spend | Strike, ...]
     now: int
-    conclude: Callable[[Ruling], tuple[AuditEvent, T]]
+    rule: Backoff
+    conclude: Callable[[Ruling], tuple[AuditEvent | None, T]]
+    reserved: tuple[int, ...] = ()
+    sighting: Sighting | None = None
 
 
 class Settler:
     """The prepared statements of one store."""
 
-    def __init__(self, dialect: Dialect, per_subject: Backoff, per_source: Backoff) -> None:
-        self._subject = per_subject
+    def __init__(self, dialect: Dialect, per_source: Backoff) -> None:
+        self._dialect = dialect
         self._source = per_source
         self._throttled = Prepared(statements.throttled(dialect), dialect)
         self._spend = Prepared(statements.spend(dialect), dialect)
-        self._miss = Prepared(statements.miss(dialect, per_subject), dialect)
-        self._miss_source = Prepared(statements.miss(dialect, per_source), dialect)
+        self._strike = Prepared(statements.strike(dialect), dialect)
+        self._remember = Prepared(statements.remember(dialect), dialect)
+        self._misses: dict[Backoff, Prepared] = {}
         self._hit = Prepared(statements.hit(dialect), dialect)
+        self._forgive = Prepared(statements.forgive(dialect), dialect)
         self._refuse = Prepared(statements.refuse(dialect), dialect)
 
     def settle(self, cursor: Any, batch: Sequence[Settlement[Any]]) -> list[Ruling]:
@@ -89,33 +114,57 @@ class Settler:
     def _round(self, cursor: Any, part: Sequence[Settlement[Any]]) -> list[Ruling]:
         known = self._not_before(cursor, part)
         rulings = self._blocked(cursor, part, known)
-        spends = [
-            (spend.seq, spend.next, spend.drift, attempt.now // 1000)
-            for attempt, ruling in zip(part, rulings, strict=True)
-            if ruling is None
-            for spend in attempt.spends
-        ]
-        won: set[int] = set()
-        if spends:
-            won = {seq for (seq,) in self._spend.run(cursor, rows=json_rows(spends)).fetchall()}
-        misses: list[Settlement[Any]] = []
+        won = self._spent(cursor, [attempt for attempt, ruling in zip(part, rulings, strict=True) if ruling is None])
+        passed: list[Settlement[Any]] = []
+        missed: list[Settlement[Any]] = []
+        for place, attempt in enumerate(part):
+            if rulings[place] is None and attempt.passed and all(spend.seq in won for spend in attempt.spends):
+                rulings[place] = Ruling(Settled.PASSED)
+                passed.append(attempt)
+            elif rulings[place] is None and not attempt.reserved:
+                missed.append(attempt)
+        self._passed(cursor, passed, known)
+        judged = self._count(cursor, missed) if missed else set()
         for place, attempt in enumerate(part):
             if rulings[place] is not None:
                 continue
-            if attempt.passed and all(spend.seq in won for spend in attempt.spends):
-                rulings[place] = Ruling(Settled.PASSED)
-                if attempt.subject in known:
-                    self._hit.run(cursor, rows=json_rows([(attempt.subject,)]))
+            if attempt.reserved or attempt.subject in judged:
+                rulings[place] = Ruling(Settled.SPENT if attempt.passed else Settled.MISSED)
             else:
-                misses.append(attempt)
-        judged = self._count(cursor, misses) if misses else set()
-        for place, attempt in enumerate(part):
-            if rulings[place] is None:
-                if attempt.subject in judged:
-                    rulings[place] = Ruling(Settled.SPENT if attempt.passed else Settled.MISSED)
-                else:
-                    rulings[place] = Ruling(Settled.BLOCKED, self._subject.first_wait)
+                rulings[place] = Ruling(Settled.BLOCKED, attempt.rule.first_wait)
         return [ruling for ruling in rulings if ruling is not None]
+
+    def _spent(self, cursor: Any, attempts: Sequence[Settlement[Any]]) -> set[int]:
+        """Spend what attempts spend; returns the tokens of which it could be spent."""
+        spends, strikes = [], []
+        for attempt in attempts:
+            for spend in attempt.spends:
+                if isinstance(spend, Spend):
+                    spends.append((spend.seq, spend.next, spend.drift, attempt.now // 1000))
+                else:
+                    strikes.append((spend.seq, spend.bit, attempt.now // 1000))
+        won: set[int] = set()
+        if spends:
+            won |= {seq for (seq,) in self._spend.run(cursor, rows=json_rows(spends)).fetchall()}
+        if strikes:
+            won |= {seq for (seq,) in self._strike.run(cursor, rows=json_rows(strikes)).fetchall()}
+        return won
+
+    def _passed(self, cursor: Any, attempts: Sequence[Settlement[Any]], known: dict[str, int]) -> None:
+        """End the row of misses of who passed, and remember those that are to be remembered."""
+        ended = [(attempt.subject,) for attempt in attempts if attempt.subject in known]
+        if ended:
+            self._hit.run(cursor, rows=json_rows(ended))
+        forgiven = [(attempt.source, at) for attempt in attempts if attempt.source for at in attempt.reserved]
+        for chunk in _distinct(forgiven):
+            self._forgive.run(cursor, rows=json_rows(chunk))
+        seen = [
+            (sight.client, sight.name, sight.service, sight.source, attempt.now)
+            for attempt in attempts
+            if (sight := attempt.sighting) is not None
+        ]
+        if seen:
+            self._remember.run(cursor, rows=json_rows(seen))
 
     def _not_before(self, cursor: Any, part: Sequence[Settlement[Any]]) -> dict[str, int]:
         """Until when nothing is judged, for those subjects and sources that back-off knows."""
@@ -130,7 +179,10 @@ class Settler:
             return [None for _ in part]
         refused = []
         for attempt in part:
-            waits = {attempt.subject: self._subject.blocked_for(known.get(attempt.subject, 0), attempt.now)}
+            if attempt.reserved:
+                rulings.append(None)
+                continue
+            waits = {attempt.subject: attempt.rule.blocked_for(known.get(attempt.subject, 0), attempt.now)}
             if attempt.source:
                 waits[attempt.source] = self._source.blocked_for(known.get(attempt.source, 0), attempt.now)
             refused += [(key,) for key, wait in waits.items() if wait]
@@ -144,10 +196,20 @@ class Settler:
         """Count misses, per source and per subject. Returns the subjects whose attempt was judged."""
         judged = {attempt.subject for attempt in misses if not attempt.source}
         for chunk in _distinct([(attempt.source, attempt.now) for attempt in misses if attempt.source]):
-            counted = {row[0] for row in self._miss_source.run(cursor, rows=json_rows(chunk)).fetchall()}
+            counted = self._miss(cursor, self._source, chunk)
             judged |= {attempt.subject for attempt in misses if attempt.source in counted}
-        rows = [(attempt.subject, attempt.now) for attempt in misses if attempt.subject in judged]
-        return {row[0] for row in self._miss.run(cursor, rows=json_rows(rows)).fetchall()} if rows else set()
+        rows: dict[Backoff, list[tuple[str, int]]] = {}
+        for attempt in misses:
+            if attempt.subject in judged:
+                rows.setdefault(attempt.rule, []).append((attempt.subject, attempt.now))
+        return {key for rule, chunk in rows.items() for key in self._miss(cursor, rule, chunk)}
+
+    def _miss(self, cursor: Any, rule: Backoff, rows: Sequence[tuple[Any, ...]]) -> set[str]:
+        """Count misses by one rule, of which there are few: a statement each. Returns the keys that were counted."""
+        statement = self._misses.get(rule)
+        if statement is None:
+            statement = self._misses[rule] = Prepared(statements.miss(self._dialect, rule), self._dialect)
+        return {row[0] for row in statement.run(cursor, rows=json_rows(rows)).fetchall()}
 
 
 def _rounds(batch: Sequence[Settlement[Any]]) -> Iterator[list[Settlement[Any]]]:

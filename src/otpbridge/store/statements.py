@@ -93,6 +93,9 @@ def candidate() -> Select[Any]:
     return (
         select(
             user.c.enforcement,
+            user.c.locked_at,
+            user.c.exempt_until,
+            user.c.notice,
             token.c.seq,
             token.c.id,
             token.c.kind,
@@ -103,6 +106,7 @@ def candidate() -> Select[Any]:
             token.c.moving_factor,
             token.c.drift,
             token.c.sealed,
+            token.c.expires_at,
         )
         .select_from(user)
         .outerjoin(token, and_(token.c.user_id == user.c.id, token.c.state == literal_column("'active'")))
@@ -124,6 +128,35 @@ def spend(dialect: Dialect) -> Executable:
             token.c.state == literal_column("'active'"),
         )
         .returning(token.c.seq)
+    )
+
+
+def strike(dialect: Dialect) -> Executable:
+    """Spend codes of lists, a bit of the moving factor each, at most once, and only of an active token."""
+    token = tables.token
+    v = _rows(dialect, seq=BigInteger(), bit=BigInteger(), at=BigInteger())
+    return (
+        update(token)
+        .values(moving_factor=token.c.moving_factor.bitwise_or(v.c.bit), last_used_at=v.c.at)
+        .where(
+            token.c.seq == v.c.seq,
+            token.c.moving_factor.bitwise_and(v.c.bit) == literal_column("0"),
+            token.c.state == literal_column("'active'"),
+        )
+        .returning(token.c.seq)
+    )
+
+
+def remember(dialect: Dialect) -> Executable:
+    """Keep the time of a success."""
+    v = _rows(dialect, client=Text(), name=Text(), service=Text(), source=Text(), at=BigInteger())
+    make = sqlite.insert if dialect.name == "sqlite" else postgresql.insert
+    fresh = make(tables.seen).from_select(
+        ["client", "name", "service", "source", "at"],
+        select(v.c.client, v.c.name, v.c.service, v.c.source, v.c.at).where(true()),
+    )
+    return fresh.on_conflict_do_update(
+        index_elements=["client", "name", "service", "source"], set_={"at": fresh.excluded.at}
     )
 
 
@@ -157,6 +190,22 @@ def hit(dialect: Dialect) -> Executable:
     """A right code ends the row of misses."""
     v = _rows(dialect, key=Text())
     return delete(tables.throttle).where(tables.throttle.c.key.in_(select(v.c.key)))
+
+
+def forgive(dialect: Dialect) -> Executable:
+    """Take back a miss that was counted for each key at a given time, before it was known to be none."""
+    t = tables.throttle
+    v = _rows(dialect, key=Text(), at=BigInteger())
+    zero: ColumnElement[int] = literal_column("0", Integer)
+    return (
+        update(t)
+        .values(
+            misses=case((t.c.misses > zero, t.c.misses - 1), else_=zero),
+            # The wait that this very miss began; one that another miss began stands.
+            not_before=case((t.c.last == v.c.at, zero), else_=t.c.not_before),
+        )
+        .where(t.c.key == v.c.key)
+    )
 
 
 def refuse(dialect: Dialect) -> Executable:

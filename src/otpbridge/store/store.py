@@ -26,11 +26,12 @@ from otpbridge.model import (
     State,
     ThrottleState,
     Token,
+    User,
 )
 from otpbridge.store import auditlog, imports, rekey, schema, statements, tables
 from otpbridge.store.auditlog import AuditLog, AuditRow
 from otpbridge.store.engine import StoreLock, begin, open_engine
-from otpbridge.store.settle import Settlement, Settler
+from otpbridge.store.settle import Settlement, Settler, Sighting
 from otpbridge.store.statements import Prepared
 from otpbridge.store.tokens import StoredToken
 from otpbridge.store.writer import QUICK_SECONDS, Transaction, Writer
@@ -39,13 +40,21 @@ from otpbridge.vault.seal import Vault, derive, token_identity
 
 T = TypeVar("T")
 
+_LONGEST_SEEN = 604_800_000
+"""Milliseconds: no policy may look further back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What a verification needs to know of a user: enforcement (None: not in the store) and active tokens."""
+    """What a verification needs to know of a user: who they are (None: not in the store), and active tokens."""
 
-    enforcement: Enforcement | None
+    user: User | None
     tokens: tuple[StoredToken, ...]
+
+    @property
+    def has_authenticator(self) -> bool:
+        """Whether there is a token that a second factor can be shown with, other than a stand-in."""
+        return any(stored.token.kind.authenticates for stored in self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +70,10 @@ class Counts:
 class Store:
     """One store, open. `start` it in the event loop that will use it; `close` it there."""
 
-    def __init__(
-        self, engine: Engine, lock: StoreLock, vault: Vault, root: Secret, rules: tuple[Backoff, Backoff]
-    ) -> None:
+    def __init__(self, engine: Engine, lock: StoreLock, vault: Vault, root: Secret, per_source: Backoff) -> None:
         self.engine = engine
         self.vault = vault
-        self.rules = rules
+        self._per_source = per_source
         self._lock = lock
         self._fingerprint_key = derive(root, "fingerprint")
         self.backup_key = derive(root, "backup")
@@ -83,7 +90,7 @@ class Store:
 
     def start(self, *, quick: float = QUICK_SECONDS) -> None:
         """Begin to write. Commits that take less than `quick` seconds are waited for on the event loop."""
-        settler = Settler(self.engine.dialect, *self.rules)
+        settler = Settler(self.engine.dialect, self._per_source)
         local = self.engine.dialect.name == "sqlite"
         self._writer = Writer(self.engine, settler, self.audit, committed=self._tell, quick=quick if local else 0.0)
 
@@ -109,8 +116,9 @@ class Store:
             raise
         if not rows:
             return Candidate(None, ())
-        tokens = tuple(_active(row, client, name) for row in rows if row[1] is not None)
-        return Candidate(Enforcement(rows[0][0]), tokens)
+        enforcement, locked_at, exempt_until, notice = rows[0][:4]
+        user = User(name, client, Enforcement(enforcement) if enforcement else None, locked_at, exempt_until, notice)
+        return Candidate(user, tuple(_active(row, client, name) for row in rows if row[4] is not None))
 
     def settle(self, settlement: Settlement[T]) -> asyncio.Future[T]:
         """Settle a judged attempt; what it concludes comes once the ruling is on disk, or the store has failed."""
@@ -121,6 +129,20 @@ class Store:
         if stored.sealed is None:
             raise StoreError(f"token {stored.token.id} is revoked: its seed is destroyed")
         return self.vault.open(stored.sealed, token_identity(stored.token))
+
+    def seen_at(self, sighting: Sighting) -> int | None:
+        """When a user last passed at a service from a source (Unix milliseconds), where that was to be kept."""
+        seen = tables.seen
+        same = (
+            (seen.c.client == sighting.client)
+            & (seen.c.name == sighting.name)
+            & (seen.c.service == sighting.service)
+            & (seen.c.source == sighting.source)
+        )
+        found: int | None = self.read(
+            lambda connection: connection.execute(select(seen.c.at).where(same)).scalar_one_or_none()
+        )
+        return found
 
     # --- changes ---
 
@@ -159,13 +181,16 @@ class Store:
 
     def tidy(self, transaction: Transaction) -> None:
         """Forget back-off rows that count nothing any more."""
-        t = tables.throttle
-        for rule, prefix in zip(self.rules, ("user/", "source/"), strict=True):
-            old = transaction.now - rule.longest_wait - rule.forget * (rule.limit + 20)
-            transaction.connection.execute(delete(t).where(t.c.last < old, t.c.key.startswith(prefix)))
+        t, seen = tables.throttle, tables.seen
+        # Misses decay by the time that passes alone, so a row is only worth its place while some are left.
+        gone = (t.c.misses <= (transaction.now - t.c.last) // self._per_source.forget) & (
+            t.c.not_before < transaction.now
+        )
+        transaction.connection.execute(delete(t).where(gone, ~t.c.key.startswith("token/")))
         transaction.connection.execute(
             delete(t).where(t.c.last < transaction.now - 86_400_000, t.c.key.startswith("token/"))
         )
+        transaction.connection.execute(delete(seen).where(seen.c.at < transaction.now - _LONGEST_SEEN))
 
     # --- status and audit ---
 
@@ -199,7 +224,7 @@ def open_store(
     state_dir: Path,
     keys: KeyPlace,
     random: Callable[[int], bytes],
-    rules: tuple[Backoff, Backoff],
+    per_source: Backoff,
 ) -> Store:
     """Open the store, making it (and its key) if there is none.
 
@@ -218,7 +243,7 @@ def open_store(
                 root = _root(engine, connection, vault, random)
         except DBAPIError as error:
             raise StoreError(f"{engine.url.render_as_string()}: cannot be opened: {error.orig}") from None
-        return Store(engine, lock, vault, root, rules)
+        return Store(engine, lock, vault, root, per_source)
     except BaseException:
         lock.close()
         raise
@@ -264,7 +289,7 @@ def _root(engine: Engine, connection: Connection, vault: Vault, random: Callable
 
 
 def _active(row: Any, client: str, name: str) -> StoredToken:
-    _, seq, token_id, kind, algorithm, digits, period, t0, moving_factor, drift, sealed = row
+    seq, token_id, kind, algorithm, digits, period, t0, moving_factor, drift, sealed, expires_at = row[4:]
     token = Token(
         id=token_id,
         user=name,
@@ -274,5 +299,6 @@ def _active(row: Any, client: str, name: str) -> StoredToken:
         parameters=OtpParameters(Algorithm(algorithm), digits, period, t0),
         moving_factor=moving_factor,
         drift=drift,
+        expires_at=expires_at,
     )
     return StoredToken(token, seq, sealed)

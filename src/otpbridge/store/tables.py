@@ -35,7 +35,12 @@ user = Table(
     Column("id", Number, primary_key=True),
     Column("client", Text, nullable=False),
     Column("name", Text, nullable=False),
-    Column("enforcement", Text, nullable=False),
+    # Null: what policy says.
+    Column("enforcement", Text),
+    Column("locked_at", Number),
+    Column("exempt_until", Number),
+    # What the person is told at the next login.
+    Column("notice", Text),
     Column("created_at", Number, nullable=False),
     UniqueConstraint("client", "name"),
     CheckConstraint("enforcement IN ('required', 'optional')", name="enforcement"),
@@ -80,6 +85,18 @@ throttle = Table(
     Column("last", Number, nullable=False),
     Column("not_before", Number, nullable=False),
     Index(None, "last"),
+)
+
+# The last success of a user from a source at a service, where policy needs to know it. Times in Unix milliseconds.
+seen = Table(
+    "seen",
+    metadata,
+    Column("client", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("service", Text, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("at", Number, nullable=False),
+    Index(None, "at"),
 )
 
 # Append-only. `entry` is the JSON text that `mac` covers, together with the sequence and the mac before it.

@@ -6,11 +6,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, exists, insert, or_, select, update
+from sqlalchemy import Connection, Row, ScalarSelect, Select, and_, delete, exists, insert, or_, select, update
 
 from otpbridge.errors import ConflictError, NotFoundError
-from otpbridge.model import Algorithm, Enforcement, Kind, OtpParameters, State, Token
+from otpbridge.model import Algorithm, Kind, OtpParameters, State, Token
 from otpbridge.store import tables
+from otpbridge.store.users import AUTHENTICATORS
 from otpbridge.store.writer import Transaction
 
 
@@ -74,8 +75,8 @@ def columns(token: Token) -> dict[str, Any]:
 
 def add(transaction: Transaction, token: Token, sealed: bytes, fingerprint: bytes) -> list[str]:
     """Add a pending token of a user who is there. Pending ones of the same kind go; returns their ids."""
-    user, table = tables.user, tables.token
-    owner = select(user.c.id).where(user.c.client == token.client, user.c.name == token.user).scalar_subquery()
+    table = tables.token
+    owner = _owner(token)
     older = transaction.connection.execute(
         delete(table)
         .where(table.c.user_id == owner, table.c.kind == token.kind, table.c.state == State.PENDING)
@@ -87,6 +88,45 @@ def add(transaction: Transaction, token: Token, sealed: bytes, fingerprint: byte
         )
     )
     return [row.id for row in older]
+
+
+def put(transaction: Transaction, token: Token, sealed: bytes, fingerprint: bytes | None) -> list[str]:
+    """Add an active token of a user who is there; those of the same kind and label are revoked. Returns their ids."""
+    table = tables.token
+    owner = _owner(token)
+    replaced = transaction.connection.execute(
+        update(table)
+        .values(state=State.REVOKED, sealed=None, fingerprint=None, expires_at=None)
+        .where(
+            table.c.user_id == owner,
+            table.c.kind == token.kind,
+            table.c.label == token.label,
+            table.c.state.in_([State.ACTIVE, State.DISABLED]),
+        )
+        .returning(table.c.id)
+    ).all()
+    transaction.connection.execute(
+        insert(table).values(
+            **columns(token), user_id=owner, drift=token.drift, sealed=sealed, fingerprint=fingerprint
+        )
+    )
+    return [row.id for row in replaced]
+
+
+def authenticators(connection: Connection, client: str, name: str) -> list[str]:
+    """The labels of a user's authenticators that are active or disabled."""
+    user, table = tables.user, tables.token
+    rows = connection.execute(
+        select(table.c.label)
+        .join(user, user.c.id == table.c.user_id)
+        .where(
+            user.c.client == client,
+            user.c.name == name,
+            table.c.kind.in_(AUTHENTICATORS),
+            table.c.state.in_([State.ACTIVE, State.DISABLED]),
+        )
+    ).all()
+    return [row.label for row in rows]
 
 
 def find(connection: Connection, token_id: str) -> StoredToken:
@@ -182,10 +222,10 @@ def change_state(
 ) -> None:
     """Change a token's state from one of `sources`.
 
-    With `keep_one`, never the last active token of a user whose enforcement is `required`. Raises NoSuchTokenError,
-    WrongStateError or LastTokenError.
+    With `keep_one`, never the last active authenticator of the user. Raises NoSuchTokenError, WrongStateError or
+    LastTokenError.
     """
-    user, table = tables.user, tables.token
+    table = tables.token
     values: dict[str, Any] = {"state": target}
     if target is State.REVOKED:
         values |= {"sealed": None, "fingerprint": None, "expires_at": None}
@@ -195,9 +235,12 @@ def change_state(
         change = change.where(
             or_(
                 table.c.state != State.ACTIVE,
-                ~exists().where(user.c.id == table.c.user_id, user.c.enforcement == Enforcement.REQUIRED),
+                table.c.kind.not_in(AUTHENTICATORS),
                 exists().where(
-                    other.c.user_id == table.c.user_id, other.c.state == State.ACTIVE, other.c.id != token_id
+                    other.c.user_id == table.c.user_id,
+                    other.c.state == State.ACTIVE,
+                    other.c.kind.in_(AUTHENTICATORS),
+                    other.c.id != token_id,
                 ),
             )
         )
@@ -217,26 +260,30 @@ def discard(transaction: Transaction, token_id: str) -> None:
 
 
 def expire(transaction: Transaction) -> list[tuple[str, str, str]]:
-    """Delete pending tokens whose time is up; returns (id, client, user) of each."""
+    """Delete pending tokens and registration codes whose time is up; returns (id, client, user) of each."""
     user, table = tables.user, tables.token
     due = transaction.connection.execute(
         select(table.c.id, user.c.client, user.c.name)
         .join(user, user.c.id == table.c.user_id)
-        .where(table.c.state == State.PENDING, table.c.expires_at <= transaction.now // 1000)
+        .where(
+            or_(table.c.state == State.PENDING, table.c.kind == Kind.REGISTRATION),
+            table.c.state != State.REVOKED,
+            table.c.expires_at <= transaction.now // 1000,
+        )
     ).all()
     for row in due:
-        transaction.connection.execute(delete(table).where(table.c.id == row.id, table.c.state == State.PENDING))
+        transaction.connection.execute(delete(table).where(table.c.id == row.id))
     return [(row.id, row.client, row.name) for row in due]
 
 
 def revoke_all(transaction: Transaction, client: str, name: str) -> list[str]:
-    """Revoke every token of a user, pending ones too. Returns their ids."""
+    """Revoke every token of a user but the password, pending ones too. Returns their ids."""
     user, table = tables.user, tables.token
     owner = select(user.c.id).where(user.c.client == client, user.c.name == name).scalar_subquery()
     rows = transaction.connection.execute(
         update(table)
         .values(state=State.REVOKED, sealed=None, fingerprint=None, expires_at=None)
-        .where(table.c.user_id == owner, table.c.state != State.REVOKED)
+        .where(table.c.user_id == owner, table.c.state != State.REVOKED, table.c.kind != Kind.PASSWORD)
         .returning(table.c.id)
     ).all()
     return [row.id for row in rows]
@@ -263,6 +310,11 @@ def resynchronise(transaction: Transaction, token_id: str, spent: int, drift: in
         if state in {State.ACTIVE, State.DISABLED}:
             raise SpentError(f"token {token_id}: these codes were spent before; use two newer ones")
         raise WrongStateError(token_id, state)
+
+
+def _owner(token: Token) -> ScalarSelect[int]:
+    user = tables.user
+    return select(user.c.id).where(user.c.client == token.client, user.c.name == token.user).scalar_subquery()
 
 
 def _query() -> Select[Any]:

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, literal_column, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    delete,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 
 from otpbridge.errors import ConflictError, NotFoundError
-from otpbridge.model import Enforcement, State, ThrottleState, User
+from otpbridge.model import Enforcement, Kind, State, ThrottleState, User
 from otpbridge.store import tables
 from otpbridge.store.writer import Transaction
 
@@ -29,11 +42,22 @@ class UserExistsError(ConflictError):
 
 
 class NotConfirmedError(ConflictError):
-    """`required` is refused while the user has no active token."""
+    """`required` is refused while the user has no active authenticator."""
 
     def __init__(self, client: str, user: str) -> None:
         self.client, self.user = client, user
         super().__init__(f"user {user} of client {client} has no confirmed token: a code must have proven one first")
+
+
+class NoAuthenticatorError(ConflictError):
+    """The user has no active authenticator, which the change needs."""
+
+    def __init__(self, client: str, user: str) -> None:
+        self.client, self.user = client, user
+        super().__init__(f"user {user} of client {client} has no active authenticator: enrol one first")
+
+
+AUTHENTICATORS = [kind for kind in Kind if kind.authenticates]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +85,11 @@ def token_key(token_id: str) -> str:
 
 
 def add(transaction: Transaction, client: str, name: str) -> None:
-    """Add a user, optional and without tokens. Raises UserExistsError."""
+    """Add a user without tokens, for whom holds what policy says. Raises UserExistsError."""
     if find(transaction.connection, client, name) is not None:
         raise UserExistsError(client, name)
     transaction.connection.execute(
-        insert(tables.user).values(
-            client=client, name=name, enforcement=Enforcement.OPTIONAL, created_at=transaction.now // 1000
-        )
+        insert(tables.user).values(client=client, name=name, created_at=transaction.now // 1000)
     )
 
 
@@ -82,10 +104,8 @@ def ensure(transaction: Transaction, client: str, name: str) -> bool:
 def find(connection: Connection, client: str, name: str) -> User | None:
     """The user of that name."""
     user = tables.user
-    row = connection.execute(
-        select(user.c.enforcement, user.c.created_at).where(user.c.client == client, user.c.name == name)
-    ).one_or_none()
-    return None if row is None else User(name, client, Enforcement(row.enforcement), row.created_at)
+    row = connection.execute(select(user).where(user.c.client == client, user.c.name == name)).one_or_none()
+    return None if row is None else _user(row)
 
 
 def state(connection: Connection, client: str, name: str) -> UserState:
@@ -103,17 +123,14 @@ def page(
     user, token, throttle = tables.user, tables.token, tables.throttle
     active = (
         select(func.count())
-        .where(token.c.user_id == user.c.id, token.c.state == State.ACTIVE)
+        .where(token.c.user_id == user.c.id, token.c.state == State.ACTIVE, token.c.kind.in_(AUTHENTICATORS))
         .scalar_subquery()
         .label("active")
     )
     key: ColumnElement[str] = literal_column("'user/'") + user.c.client + literal_column("'/'") + user.c.name
     query = (
         select(
-            user.c.client,
-            user.c.name,
-            user.c.enforcement,
-            user.c.created_at,
+            user,
             active,
             throttle.c.misses,
             throttle.c.refused,
@@ -133,7 +150,7 @@ def page(
         query = query.where(or_(user.c.client > after[0], and_(user.c.client == after[0], user.c.name > after[1])))
     return [
         UserState(
-            User(row.name, row.client, Enforcement(row.enforcement), row.created_at),
+            _user(row),
             row.active,
             ThrottleState(row.misses or 0, row.refused or 0, row.last or 0, row.not_before or 0),
         )
@@ -153,17 +170,20 @@ def remove(transaction: Transaction, client: str, name: str) -> None:
 
 
 def enforce(
-    transaction: Transaction, client: str, name: str, enforcement: Enforcement, *, force: bool = False
+    transaction: Transaction, client: str, name: str, enforcement: Enforcement | None, *, force: bool = False
 ) -> None:
     """Set a user's enforcement: one statement, so that no token can vanish between check and change.
 
-    Raises NoSuchUserError, or NotConfirmedError for `required` without an active token (unless forced).
+    None leaves it to policy. Raises NoSuchUserError, or NotConfirmedError for `required` without an active
+    authenticator (unless forced).
     """
     user, token = tables.user, tables.token
     change = update(user).values(enforcement=enforcement).where(user.c.client == client, user.c.name == name)
     if enforcement is Enforcement.REQUIRED and not force:
         change = change.where(
-            select(token.c.seq).where(token.c.user_id == user.c.id, token.c.state == State.ACTIVE).exists()
+            select(token.c.seq)
+            .where(token.c.user_id == user.c.id, token.c.state == State.ACTIVE, token.c.kind.in_(AUTHENTICATORS))
+            .exists()
         )
     if not transaction.connection.execute(change.returning(user.c.id)).all():
         if find(transaction.connection, client, name) is None:
@@ -171,7 +191,42 @@ def enforce(
         raise NotConfirmedError(client, name)
 
 
+def lock(transaction: Transaction, client: str, name: str, *, locked: bool) -> None:
+    """Lock a user out of everything, or let them in again. Raises NoSuchUserError."""
+    _set(transaction, client, name, locked_at=transaction.now // 1000 if locked else None)
+
+
+def exempt(transaction: Transaction, client: str, name: str, until: int | None) -> None:
+    """Ask no second factor of a user until a time (Unix seconds). Raises NoSuchUserError."""
+    _set(transaction, client, name, exempt_until=until)
+
+
+def leave_notice(transaction: Transaction, client: str, name: str, notice: str | None) -> None:
+    """What the person is told at the next login; None when they were told. Raises NoSuchUserError."""
+    _set(transaction, client, name, notice=notice)
+
+
 def forget(transaction: Transaction, client: str, name: str) -> None:
-    """Forget a user's back-off."""
-    throttle = tables.throttle
+    """Forget a user's back-off, and from where they came before."""
+    throttle, seen = tables.throttle, tables.seen
     transaction.connection.execute(delete(throttle).where(throttle.c.key == subject_key(client, name)))
+    transaction.connection.execute(delete(seen).where(seen.c.client == client, seen.c.name == name))
+
+
+def _set(transaction: Transaction, client: str, name: str, **values: Any) -> None:
+    user = tables.user
+    change = update(user).values(**values).where(user.c.client == client, user.c.name == name)
+    if not transaction.connection.execute(change.returning(user.c.id)).all():
+        raise NoSuchUserError(client, name)
+
+
+def _user(row: Row[Any]) -> User:
+    return User(
+        name=row.name,
+        client=row.client,
+        enforcement=Enforcement(row.enforcement) if row.enforcement else None,
+        locked_at=row.locked_at,
+        exempt_until=row.exempt_until,
+        notice=row.notice,
+        created_at=row.created_at,
+    )

@@ -207,8 +207,9 @@ class Writer:
         events = []
         for job, settlement, ruling in zip(jobs, settlements, rulings, strict=True):
             event, job.result = settlement.conclude(ruling)
-            events.append((settlement.now, event))
-        return self._audit.append(cursor, events)
+            if event is not None:
+                events.append((settlement.now, event))
+        return self._audit.append(cursor, events) if events else []
 
     def _change(self, cursor: Any, job: _Job) -> list[AuditRow]:
         assert not isinstance(job.work, Settlement)

@@ -4,13 +4,13 @@ Back-off, enforcement, audit and the stack are not a verifier's business: it loo
 for what it needs, and says what it found. It sees no store, no socket and no other user.
 
     @dataclass(frozen=True, kw_only=True)
-    class Options:
+    class TotpOptions:
         window: int = 1
 
     class Totp:
-        Options = Options
+        Options = TotpOptions
 
-        def __init__(self, options: Options) -> None:
+        def __init__(self, options: TotpOptions) -> None:
             self._options = options
 
         async def verify(self, attempt: Attempt) -> Verdict:
@@ -102,7 +102,9 @@ class Verifier(Protocol):
     """A judge of one kind of response.
 
     A class may have `Options`, a frozen dataclass: then it is made with an instance of it, else without arguments.
-    It may have `factor` (model.Factor); without it, it is a second factor.
+    It may have `factor` (model.Factor); without it, it is a second factor. It may have `first_prompt`, the prompt
+    that it asks first in any case: then it is only started once the person has answered. It may have `at_once`, how
+    many attempts it may work on at a time.
     """
 
     async def verify(self, attempt: Attempt) -> Verdict:

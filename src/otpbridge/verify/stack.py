@@ -1,44 +1,123 @@
-"""Evaluate a stack: which verifiers are asked, in what order, and what their verdicts amount to."""
+"""A stack: a program of rules, each with its verifier, run on one attempt."""
 
 from __future__ import annotations
 
+import enum
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from otpbridge.errors import OtpBridgeError
-from otpbridge.model import Verdict
-from otpbridge.verify.api import Attempt, Verifier
+from otpbridge.model import Factor, Verdict
+from otpbridge.verify.api import Attempt
+from otpbridge.verify.evaluation import Evaluation
+from otpbridge.verify.registry import Made
+from otpbridge.verify.rules import Placed, Program
 
 log = logging.getLogger(__name__)
 
-DEFAULT = "default"
+
+class Mode(enum.Enum):
+    """What policy makes of an attempt before anything is asked."""
+
+    ASK = "ask"
+    """A second factor is asked for."""
+    WAIVED = "waived"
+    """None is: verifiers of a second factor say `ignore` unasked."""
+    ENROL = "enrol"
+    """The user must have one and has none, and may get one here: only verifiers that enrol are asked for it."""
+
+
+class StackAttempt(Attempt, Protocol):
+    """What the stack itself needs to know of an attempt, beside what verifiers see."""
+
+    mode: Mode
+    first_factor: bool
+    """Whether a first factor has passed."""
+    blocked: bool
+    """Whether back-off has turned the attempt away."""
+
+    def begin_rule(self) -> None:
+        """A rule is run next."""
+
+    @property
+    def declined(self) -> Verdict | None:
+        """What the rule says whose question was left unanswered; None where it was answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a stack found. `undecided`: no rule has left an impression, so `verdict` is only its default."""
+
+    verdict: Verdict
+    undecided: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A named list of verifiers of which one has to pass, as PAM's `sufficient` does it."""
+    """A program with a verifier for each rule, by the identity of the rule."""
 
-    name: str
-    verifiers: Sequence[Verifier]
+    program: Program
+    made: Mapping[int, Made]
 
-    async def evaluate(self, attempt: Attempt) -> Verdict:
-        """The verdict of the stack on one attempt. A verifier that fails does not pass, and the others go on."""
-        worst = Verdict.AUTH_ERR
-        for verifier in self.verifiers:
-            verdict = await _judge(verifier, attempt)
-            if verdict is Verdict.SUCCESS:
-                return verdict
-            if verdict is Verdict.AUTHINFO_UNAVAIL:
-                worst = verdict
-        return worst
+    @property
+    def name(self) -> str:
+        """The name of the stack."""
+        return self.program.name
+
+    @property
+    def enrols(self) -> bool:
+        """Whether a rule of it enrols."""
+        return any(made.enrols for made in self.made.values())
+
+    def of(self, rule: Placed) -> Made:
+        """The verifier of a rule."""
+        return self.made[id(rule)]
+
+    async def evaluate(self, attempt: StackAttempt) -> Finding:
+        """Run the rules on an attempt, as libpam runs its modules."""
+        evaluation = Evaluation(self.program)
+        while (rule := evaluation.rule) is not None:
+            evaluation.give(await self._run(self.of(rule), attempt))
+            if attempt.blocked:
+                return Finding(Verdict.MAXTRIES, undecided=False)
+        return Finding(evaluation.verdict, evaluation.undecided)
+
+    async def _run(self, made: Made, attempt: StackAttempt) -> Verdict:
+        unasked = said_unasked(made, attempt.mode)
+        if unasked is not None:
+            return unasked
+        attempt.begin_rule()
+        verdict = await _judge(made, attempt)
+        if attempt.declined is not None:
+            return attempt.declined
+        if made.factor is Factor.FIRST:
+            if verdict is Verdict.IGNORE:
+                # A login without a second factor rests on this one: it may refuse, but not look away.
+                log.error("verifier %s is a first factor and said `ignore`", made.name)
+                return Verdict.AUTHINFO_UNAVAIL
+            attempt.first_factor |= verdict is Verdict.SUCCESS
+        return verdict
 
 
-async def _judge(verifier: Verifier, attempt: Attempt) -> Verdict:
+def said_unasked(made: Made, mode: Mode) -> Verdict | None:
+    """What a rule says without its verifier being asked; None where it is asked."""
+    if made.factor is not Factor.SECOND or mode is Mode.ASK:
+        return None
+    return None if mode is Mode.ENROL and made.enrols else Verdict.IGNORE
+
+
+async def _judge(made: Made, attempt: StackAttempt) -> Verdict:
     try:
-        return await verifier.verify(attempt)
+        verdict: object = await made.verifier.verify(attempt)
     except Exception as error:  # noqa: BLE001 - whatever a verifier raises is a refusal
-        # Only our own messages are known to hold no secret.
-        detail = f": {error}" if isinstance(error, OtpBridgeError) else ""
-        log.error("verifier %s failed: %s%s", verifier.name, type(error).__name__, detail)  # noqa: TRY400
+        if attempt.declined is None and not attempt.blocked:
+            # Only our own messages are known to hold no secret.
+            detail = f": {error}" if isinstance(error, OtpBridgeError) else ""
+            log.error("verifier %s failed: %s%s", made.name, type(error).__name__, detail)  # noqa: TRY400
         return Verdict.AUTHINFO_UNAVAIL
+    if isinstance(verdict, Verdict):
+        return verdict
+    log.error("verifier %s returned a %s, not a verdict", made.name, type(verdict).__name__)
+    return Verdict.AUTHINFO_UNAVAIL

@@ -34,6 +34,7 @@ class Pam:
 
     factor: ClassVar[Factor] = Factor.FIRST
     blocks: ClassVar[bool] = True
+    first_prompt: ClassVar[Prompt] = PROMPT
     Options = PamOptions
 
     def __init__(self, options: PamOptions) -> None:

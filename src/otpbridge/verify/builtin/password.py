@@ -29,6 +29,9 @@ class Password:
 
     factor: ClassVar[Factor] = Factor.FIRST
     blocks: ClassVar[bool] = True
+    first_prompt: ClassVar[Prompt] = PROMPT
+    at_once: ClassVar[int] = 6
+    """Each takes 46 MiB."""
 
     async def verify(self, attempt: Attempt) -> Verdict:
         """Compare the response with the user's password; it takes as long for users who have none."""

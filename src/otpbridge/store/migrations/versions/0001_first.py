@@ -18,7 +18,10 @@ def upgrade() -> None:
         sa.Column("id", Number, primary_key=True),
         sa.Column("client", sa.Text, nullable=False),
         sa.Column("name", sa.Text, nullable=False),
-        sa.Column("enforcement", sa.Text, nullable=False),
+        sa.Column("enforcement", sa.Text),
+        sa.Column("locked_at", Number),
+        sa.Column("exempt_until", Number),
+        sa.Column("notice", sa.Text),
         sa.Column("created_at", Number, nullable=False),
         sa.UniqueConstraint("client", "name", name="uq_user_client_name"),
         sa.CheckConstraint("enforcement IN ('required', 'optional')", name="ck_user_enforcement"),
@@ -49,6 +52,15 @@ def upgrade() -> None:
         sa.Column("not_before", Number, nullable=False),
     )
     op.create_index("ix_throttle_last", "throttle", ["last"])
+    op.create_table(
+        "seen",
+        sa.Column("client", sa.Text, primary_key=True),
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("service", sa.Text, primary_key=True),
+        sa.Column("source", sa.Text, primary_key=True),
+        sa.Column("at", Number, nullable=False),
+    )
+    op.create_index("ix_seen_at", "seen", ["at"])
     op.create_table(
         "audit",
         sa.Column("sequence", Number, primary_key=True, autoincrement=False),
