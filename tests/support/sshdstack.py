@@ -148,26 +148,13 @@ class Machine:
         answers: Sequence[str] = (),
         *,
         key: Path | None = None,
-        command: str = "id -un",
         **options: str,
     ) -> Login:
         """Log in with the ssh client; `answers` are typed at its prompts, one after the other."""
         with self._keyboard(answers) as (environment, prompts):
-            words = ["ssh", "-F", "none", "-p", str(self._port), "-o", "BatchMode=no", "-o", "LogLevel=ERROR"]
-            settings = {
-                "StrictHostKeyChecking": "no",
-                "UserKnownHostsFile": "/dev/null",
-                "GlobalKnownHostsFile": "/dev/null",
-                "NumberOfPasswordPrompts": "1",
-                "IdentitiesOnly": "yes",
-                "IdentityFile": os.fspath(key) if key else "none",
-                "IdentityAgent": "none",
-                **options,
-            }
-            words += [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
             begun = time.monotonic()
             done = subprocess.run(
-                [*words, f"{user}@127.0.0.1", "id -un"],
+                [*self.ssh_command(user, key=key, **options), "id -un"],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -179,14 +166,36 @@ class Machine:
             asked = [text.rpartition(") ")[2] for text in prompts()]
         return Login(done.returncode, done.stdout, done.stderr, asked, seconds)
 
+    def ssh_command(self, user: str, *, key: Path | None = None, **options: str) -> list[str]:
+        """The words of a command that logs in as this user, for an interactive shell."""
+        settings = {
+            "StrictHostKeyChecking": "no",
+            "UserKnownHostsFile": "/dev/null",
+            "GlobalKnownHostsFile": "/dev/null",
+            "NumberOfPasswordPrompts": "1",
+            "IdentitiesOnly": "yes",
+            "IdentityFile": os.fspath(key) if key else "none",
+            "IdentityAgent": "none",
+            "BatchMode": "no",
+            "LogLevel": "ERROR",
+            **options,
+        }
+        words = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
+        return ["ssh", "-F", "none", "-p", str(self._port), *words, f"{user}@127.0.0.1"]
+
+    def inside(self, command: Sequence[str], user: str | None = None) -> list[str]:
+        """The words that run a program inside, as this user or as root."""
+        drop: list[str] = []
+        if user is not None:
+            uid, gid = self._ids(user)
+            drop = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
+        return ["nsenter", f"--mount=/proc/{self._holder}/ns/mnt", "--", *drop, *command]
+
     def run_as(self, user: str, command: Sequence[str], answers: Sequence[str] = ()) -> Login:
         """Run a program inside, as this user, with `answers` on its standard input."""
-        uid, gid = self._ids(user)
-        assert self._process is not None
-        drop = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
         begun = time.monotonic()
         done = subprocess.run(
-            ["nsenter", f"--mount=/proc/{self._holder}/ns/mnt", "--", *drop, *command],
+            self.inside(command, user),
             input="".join(f"{answer}\n" for answer in answers),
             capture_output=True,
             text=True,

@@ -1,4 +1,4 @@
-"""Run the command line on a terminal, as a person does: type, read, press Ctrl-C."""
+"""Run the command line, or any program, on a terminal, as a person does: type, read, press Ctrl-C."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ import sys
 import termios
 import time
 
-_TAKE_TERMINAL = (
-    "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from otpbridge.cli.main import main; main()"
-)
+_TAKE_TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
 _SECONDS = 20.0
 
 
 class Terminal:
-    """A command on a terminal of its own. Used with `with`, it is ended at the end."""
+    """A command of otpbridge on a terminal of its own. Used with `with`, it is ended at the end."""
 
-    def __init__(self, *arguments, lines=60, columns=120, term="xterm-256color"):
+    _START = "from otpbridge.cli.main import main; main()"
+
+    def __init__(self, *arguments, lines=60, columns=120, term="xterm-256color", environment=None):
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _TAKE_TERMINAL, *map(str, arguments)],
+            [sys.executable, "-c", _TAKE_TERMINAL + self._START, *map(str, arguments)],
             stdin=slave,
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            env={**os.environ, "TERM": term},
+            env={**os.environ, "TERM": term, **(environment or {})},
         )
         os.close(slave)
         self._decoder = codecs.getincrementaldecoder("utf-8")()
@@ -87,6 +87,12 @@ class Terminal:
         while self._read(deadline):
             pass
         return self._process.wait(_SECONDS)
+
+
+class Program(Terminal):
+    """Any program on a terminal of its own."""
+
+    _START = "os.execvp(sys.argv[1], sys.argv[1:])"
 
 
 def left_over(text):
