@@ -16,6 +16,7 @@ def user(**changes):
             "name": "alice",
             "client": "local",
             "enforcement": Enforcement.OPTIONAL,
+            "locked": False,
             "created_at": 1_700_000_000,
             "active_tokens": 1,
             "misses": 0,

@@ -16,7 +16,7 @@ from otpbridge.cli.proof import call_with_proof
 from otpbridge.cli.session import Session
 from otpbridge.cli.token import fault_of, tell_confirmation
 from otpbridge.enroll.seeds import grouped
-from otpbridge.errors import OtpBridgeError, RemoteError
+from otpbridge.errors import OtpBridgeError, ProtocolError, RemoteError
 from otpbridge.model import LOCAL, Algorithm, Kind
 from otpbridge.wire import messages
 
@@ -37,7 +37,7 @@ _ADVICE = "Use a separate device, such as a phone, tablet or hardware key: not t
         "otpbridge --json enroll hotp bob --client acme",
     )
 )
-@click.argument("kind", type=click.Choice([kind.value for kind in Kind]), metavar="totp|hotp")
+@click.argument("kind", type=click.Choice([Kind.TOTP.value, Kind.HOTP.value]), metavar="totp|hotp")
 @click.argument("user", metavar="USER")
 @client_option
 @click.option("--label", metavar="L", help="The account name that the authenticator shows; USER when left out.")
@@ -100,7 +100,7 @@ def enroll(
     with daemon:
         started = call_with_proof(daemon, request, user, client)
         try:
-            picture(started.uri)
+            picture(_uri(started))
         except BaseException:
             _discard(daemon, started)
             raise
@@ -125,6 +125,13 @@ def _picture(session: Session, where: str | None) -> Callable[[str], None]:
     return lambda uri: qr.save(uri, path)
 
 
+def _uri(started: StartReply) -> str:
+    """The URI of a new totp or hotp token, which every such token has."""
+    if started.uri is None:
+        raise ProtocolError("otpbridged gave no URI for the new token: is it of the same version?")
+    return started.uri
+
+
 def _document(started: StartReply, state: str) -> dict[str, object]:
     return {
         "token": started.token,
@@ -142,12 +149,12 @@ def _document(started: StartReply, state: str) -> dict[str, object]:
 def _key_lines(started: StartReply) -> list[str]:
     from otpbridge.enroll import otpauth  # noqa: PLC0415 - not needed for --help
 
-    key = otpauth.parse(started.uri)
+    key = otpauth.parse(_uri(started))
     settings = f"{key.parameters.algorithm.value}, {key.parameters.digits} digits"
     settings += f", a new code every {key.parameters.period} s" if key.kind is Kind.TOTP else ", counter-based"
     return [
         f"Account                    {show.visible(f'{key.issuer}: {key.account}' if key.issuer else key.account)}",
-        f"Google Authenticator key   {grouped(started.seed_base32)}",
+        f"Google Authenticator key   {grouped(started.seed_base32 or '')}",
         f"TOTP Seed key (hex)        {started.seed_hex}",
         f"Settings                   {settings}",
     ]
@@ -185,7 +192,7 @@ def _confirm_at_once(session: Session, daemon: Client, started: StartReply, code
 
 def _converse(session: Session, daemon: Client, started: StartReply, *, drawn: bool) -> Code:
     """Show the keys, ask for a code until one is right, and leave no key on the screen."""
-    drawing, height = _drawing(started.uri) if drawn else ("", 0)
+    drawing, height = _drawing(_uri(started)) if drawn else ("", 0)
     try:
         with screen.private(height + _TEXT_LINES):
             click.echo(drawing, nl=False, color=True)

@@ -30,7 +30,11 @@ id_argument = click.argument("id_", metavar="ID")
 
 
 def settings_of(fields: TokenFields) -> str:
-    """How a token computes its codes."""
+    """How a token computes its codes; how many are left of a list; `-` where there is nothing to say."""
+    if fields.codes_left is not None:
+        return f"{fields.codes_left} codes left"
+    if fields.algorithm is None:
+        return "-"
     every = f", {fields.period} s" if fields.kind is Kind.TOTP else ""
     return f"{fields.algorithm.value}, {fields.digits} digits{every}"
 
