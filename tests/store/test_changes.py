@@ -264,7 +264,7 @@ def test_an_import_is_all_or_nothing(tmp_path):
 
         rows = staged([("a", b"1" * 20), ("b", b"2" * 20), ("a", b"1" * 20), ("c", b"o" * 20)])
         await rig.change(lambda t: imports.stage(t, "i", rows))
-        assert rig.store.candidate("local", "a").enforcement is None
+        assert rig.store.candidate("local", "a").user is None
         found = await rig.change(lambda t: imports.duplicates(t, "i", 10))
         assert [line for line, _ in found] == [3, 4]
         await rig.change(lambda t: imports.drop(t, "i"))

@@ -20,7 +20,7 @@ def test_a_moving_factor_is_spent_once_however_many_try_at_once(tmp_path, parall
     """Of N parallel attempts with the same code exactly one passes."""
 
     async def work():
-        async with running(tmp_path, (Backoff(1000, 1000, 300_000, 900_000), SOURCE_RULE)) as rig:
+        async with running(tmp_path, Backoff(1000, 1000, 300_000, 900_000)) as rig:
             token = await rig.token()
             for step in range(10, 30):
                 rulings = await asyncio.gather(*(rig.attempt(spend=(token.seq, step + 1)) for _ in range(parallel)))
@@ -226,7 +226,7 @@ def test_the_statements_and_the_rule_agree(tmp_path_factory, history, limit):
     rule = Backoff(limit, 1000, 300_000, 900_000)
 
     async def work():
-        async with running(tmp_path_factory.mktemp("s"), (rule, SOURCE_RULE)) as rig:
+        async with running(tmp_path_factory.mktemp("s"), rule) as rig:
             token = await rig.token()
             now, misses, last, not_before, step = NOW, 0, 0, 0, 100
             for what, elapsed in history:

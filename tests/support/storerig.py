@@ -20,7 +20,7 @@ from otpbridge.model import (
     Verdict,
 )
 from otpbridge.store import tokens, users
-from otpbridge.store.settle import Settlement, Spend
+from otpbridge.store.settle import Settlement, Sighting, Spend, Strike
 from otpbridge.store.store import Store, open_store
 from otpbridge.vault.keys import KeyPlace
 from otpbridge.vault.seal import token_identity
@@ -35,18 +35,18 @@ def place(folder):
     return KeyPlace(Key(), folder, None)
 
 
-def opened(folder, rules=(RULE, SOURCE_RULE)):
+def opened(folder, per_source=SOURCE_RULE):
     """The store of a folder, not started."""
-    return open_store(None, folder, place(folder), os.urandom, rules)
+    return open_store(None, folder, place(folder), os.urandom, per_source)
 
 
 @asynccontextmanager
-async def running(folder, rules=(RULE, SOURCE_RULE), *, quick=0.0):
+async def running(folder, rule=RULE, per_source=SOURCE_RULE, *, quick=0.0):
     """The store of a folder, started; its commits go to the thread unless `quick` says otherwise."""
-    store = opened(folder, rules)
+    store = opened(folder, per_source)
     store.start(quick=quick)
     try:
-        yield Rig(store)
+        yield Rig(store, rule)
     finally:
         await store.close()
 
@@ -56,6 +56,8 @@ class Rig:
     """Short ways to do things to a store."""
 
     store: Store
+    rule: Backoff = RULE
+    """Back-off of subjects, where an attempt says nothing else."""
 
     async def change(self, work: Any, now: int = NOW) -> Any:
         """Run a change."""
@@ -92,23 +94,68 @@ class Rig:
         """A token as stored."""
         return self.store.read(lambda connection: tokens.find(connection, token_id))
 
-    def attempt(self, name="alice", *, spend=None, passed=None, source=None, now=NOW):
-        """Settle one attempt; the future gives the ruling."""
-        spends = () if spend is None else (Spend(*spend, 0),)
-        return self.store.settle(
-            Settlement(
-                users.subject_key("local", name),
-                None if source is None else users.source_key(source),
-                bool(spends) if passed is None else passed,
-                spends,
-                now,
-                lambda ruling: (AuditEvent("verify", user=name, verdict=Verdict.AUTH_ERR), ruling),
-            )
+    async def put(self, name="alice", token_id="r1", *, kind=Kind.RECOVERY, label="", expires_at=None, seed=None):
+        """Give a user (added if new) a token that is active at once; returns it as stored."""
+        token = Token(
+            token_id,
+            name,
+            "local",
+            kind,
+            State.ACTIVE,
+            OtpParameters(),
+            label=label,
+            created_at=NOW // 1000,
+            expires_at=expires_at,
         )
+        seed = Secret(os.urandom(20)) if seed is None else seed
+
+        def work(transaction):
+            users.ensure(transaction, "local", name)
+            sealed = self.store.vault.seal(seed, token_identity(token))
+            return tokens.put(transaction, token, sealed, self.store.fingerprint(seed))
+
+        await self.change(work)
+        return self.find(token_id)
+
+    def settlement(
+        self,
+        name="alice",
+        *,
+        spend=None,
+        strike=None,
+        passed=None,
+        source=None,
+        now=NOW,
+        rule=None,
+        reserved=(),
+        service=None,
+    ):
+        """One judged attempt; with `service` its success is remembered. It concludes with the ruling."""
+        spends = () if spend is None else (Spend(*spend, 0),)
+        spends += () if strike is None else (Strike(*strike),)
+        return Settlement(
+            users.subject_key("local", name),
+            None if source is None else users.source_key(source),
+            bool(spends) if passed is None else passed,
+            spends,
+            now,
+            self.rule if rule is None else rule,
+            lambda ruling: (AuditEvent("verify", user=name, verdict=Verdict.AUTH_ERR), ruling),
+            tuple(reserved),
+            None if service is None else Sighting("local", name, service, source or ""),
+        )
+
+    def attempt(self, name="alice", **how):
+        """Settle one attempt, as `settlement` makes it; the future gives the ruling."""
+        return self.store.settle(self.settlement(name, **how))
 
     def misses(self, name="alice"):
         """What back-off knows of a user."""
         return self.store.throttle(users.subject_key("local", name))
+
+    def source_misses(self, source):
+        """What back-off knows of a source."""
+        return self.store.throttle(users.source_key(source))
 
 
 def run(work):
