@@ -30,7 +30,7 @@ struct verify {
     bool silent;
     bool asked;        /* the person was asked something */
     const char *given; /* what may answer the first prompt, from an earlier module; or NULL */
-    bool given_sent;
+    bool given_used;   /* it did, in this conversation */
     char combined[CONVERSE_ANSWER_MAX + 1]; /* the first answer, with forward_pass */
     struct reply reply;
     struct varlink link;
@@ -168,14 +168,12 @@ static void write_call(struct verify *verify, const char *method)
     write_context(verify, call);
 }
 
-/* Writes an answer of at most CONVERSE_ANSWER_MAX bytes; with forward_pass the first one is kept. */
+/* Writes an answer of at most CONVERSE_ANSWER_MAX bytes; with forward_pass a conversation's first one is kept. */
 static void write_answer(struct verify *verify, const char *answer, bool first)
 {
     debug_state(verify, "answer of bytes", strlen(answer));
-    if (first && verify->options->forward_pass) {
-        explicit_bzero(verify->combined, sizeof verify->combined);
+    if (first && verify->options->forward_pass)
         memcpy(verify->combined, answer, strlen(answer) + 1);
-    }
     json_write_string(&verify->link.call, answer, CONVERSE_ANSWER_MAX);
 }
 
@@ -235,10 +233,9 @@ static int answer_step(struct verify *verify, bool first_step)
         bool first = first_step && i == 0;
 
         json_write(call, i == 0 ? "" : ",");
-        if (first && given_fits(verify, &verify->reply.prompts[0])) {
-            verify->given_sent = true;
+        if (first && verify->given_used)
             write_answer(verify, verify->given, true);
-        } else {
+        else {
             int outcome = ask(verify, i, first);
 
             if (outcome != PAM_SUCCESS)
@@ -254,6 +251,7 @@ static int converse_once(struct verify *verify)
 {
     int outcome;
 
+    explicit_bzero(verify->combined, sizeof verify->combined);
     write_call(verify, "Begin");
     if (verify->options->forward_pass)
         json_write(&verify->link.call, ",\"combined\":true");
@@ -262,7 +260,10 @@ static int converse_once(struct verify *verify)
         outcome = exchange(verify, REPLY_STEP);
         if (outcome != PAM_SUCCESS)
             return outcome;
-        show_notices(verify, !verify->reply.judged);
+        if (step == 0)
+            verify->given_used = !verify->reply.judged && given_fits(verify, &verify->reply.prompts[0]);
+        /* Those that belong to a prompt are shown with it, if somebody is asked. */
+        show_notices(verify, !verify->reply.judged && !(step == 0 && verify->given_used));
         if (verify->reply.judged)
             return verify->reply.verdict;
         debug_state(verify, "prompts", verify->reply.prompt_count);
@@ -338,7 +339,7 @@ static int login(struct verify *verify)
         return outcome;
     verify->given = first_pass(verify);
     outcome = converse_once(verify);
-    if (outcome == PAM_AUTH_ERR && verify->given_sent && !verify->asked &&
+    if (outcome == PAM_AUTH_ERR && verify->given_used && !verify->asked &&
         verify->options->first_pass == FIRST_PASS_TRY) {
         verify->given = NULL;
         outcome = converse_once(verify);

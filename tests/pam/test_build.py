@@ -92,8 +92,8 @@ FUZZ_SECONDS = int(os.environ.get("OTPBRIDGE_FUZZ_SECONDS", "0"))
 @pytest.mark.campaign
 @pytest.mark.timeout(300 + FUZZ_SECONDS)
 @pytest.mark.skipif(shutil.which("clang") is None, reason="clang is not installed")
-@pytest.mark.parametrize("target", ["json", "reply"])
-def test_fuzzing(tmp_path, target):
+@pytest.mark.parametrize(("target", "longest"), [("json", 4096), ("reply", 20000)])
+def test_fuzzing(tmp_path, target, longest):
     """Nothing that a daemon may send crashes the module or is taken for a success that it did not say."""
     folder = pammodule.build_in("build-fuzz", "-Dfuzz=true", "-Dtests=disabled", compiler="clang")
     fuzz = pammodule.SOURCE / "fuzz"
@@ -101,7 +101,7 @@ def test_fuzzing(tmp_path, target):
         [
             folder / "fuzz" / f"fuzz_{target}",
             f"-max_total_time={FUZZ_SECONDS}" if FUZZ_SECONDS else "-runs=20000",
-            "-max_len=4096",
+            f"-max_len={longest}",
             f"-dict={fuzz / 'json.dict'}",
             f"-artifact_prefix={tmp_path}/",
             tmp_path,

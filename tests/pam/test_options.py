@@ -227,6 +227,19 @@ def test_try_first_pass_gives_a_password_to_a_prompt_for_one(make_stack, socket_
     assert daemon.responses == [[typed], ["654321"]]
 
 
+@pytest.mark.parametrize("option", ["try_first_pass", "use_first_pass"])
+def test_a_first_pass_hides_no_notice(make_stack, socket_path, option):
+    """What would stand above a prompt is shown, once, although nobody has to answer that prompt."""
+    said = [notice("Your phone is new"), notice("It is late", "error")]
+    with ScriptedDaemon(socket_path, step(hidden("Code: "), notices=said), step(verdict="success")):
+        outcome = make_stack(option, before=EARLIER).login("alice", ["123456"])
+    assert outcome.code == PAM_SUCCESS
+    assert [(m.style, m.text) for m in outcome.messages[1:]] == [
+        (Style.INFO, "Your phone is new"),
+        (Style.ERROR, "It is late"),
+    ]
+
+
 def test_try_first_pass_is_for_the_first_prompt_alone(make_stack, socket_path):
     """What was typed before answers one prompt: not the next of the same step, nor one after a wrong code."""
     code = hidden("Verification code: ")
