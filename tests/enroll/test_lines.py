@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from otpbridge.enroll.lines import parse_line
 from otpbridge.errors import EnrolError
 from otpbridge.model import Kind
+from otpbridge.otp.yubiotp import YubiKey, modhex
 
 URI = "otpauth://totp/Example:alice?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
+PUBLIC, PRIVATE, KEY = "vvcbdefghijk", "0a1b2c3d4e5f", "00112233445566778899aabbccddeeff"
+YUBIKEY = f"{PUBLIC},{PRIVATE},{KEY}"
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
@@ -34,13 +39,33 @@ def test_empty_lines_and_comments_mean_nothing(line):
         (f"{'a' * 257}\t{URI}", "longer than 256 bytes"),
         ("alice\t", "not an otpauth URI"),
         (f"alice\tExample\t{URI}", "not an otpauth URI"),
+        (f"1234567,{YUBIKEY},000000000000,2026-01-01T00:00:00,", "names no users"),
+        (f"alice\t1234567,{YUBIKEY}", "three fields, not 4"),
+        (f"alice\t{PUBLIC},{KEY}", "three fields, not 2"),
+        (f"alice\t,{PRIVATE},{KEY}", "public id must be modhex"),
+        (f"alice\tff0102030405,{PRIVATE},{KEY}", "public id must be modhex"),
+        (f"alice\t{'vv' * 17},{PRIVATE},{KEY}", "1 to 16 bytes"),
+        (f"alice\t{PUBLIC},{PRIVATE}00,{KEY}", "private id must be 12 hex digits"),
+        (f"alice\t{PUBLIC},{PRIVATE},{KEY[:-1]}", "AES key must be 32 hex digits"),
+        (f"alice\t{PUBLIC},{PRIVATE},{KEY[:-1]}g", "AES key must be 32 hex digits"),
     ],
 )
 def test_a_wrong_line_is_refused_without_its_seed(line, words):
-    """The message says what is wrong; the seed is not in it."""
+    """The message says what is wrong; neither the seed nor an AES key nor a private id is in it."""
     with pytest.raises(EnrolError, match=words) as raised:
         parse_line(line)
-    assert "GEZDGNBV" not in str(raised.value)
+    assert not re.search(f"GEZDGNBV|{KEY[:16]}|{PRIVATE[:6]}", str(raised.value))
+
+
+@pytest.mark.parametrize("line", [YUBIKEY, YUBIKEY.upper(), f" {PUBLIC} , {PRIVATE} , {KEY} "])
+def test_a_line_may_be_a_yubico_otp(line):
+    """Public id in modhex, private id and AES key in hex, in either case: the key as it was programmed."""
+    read = parse_line(f"bob\t{line}\n")
+    assert read is not None
+    assert isinstance(read.key, YubiKey)
+    assert (read.user, modhex(read.key.public_id)) == ("bob", PUBLIC)
+    assert (read.key.private_id.reveal().hex(), read.key.aes_key.reveal().hex()) == (PRIVATE, KEY)
+    assert not re.search(f"{KEY[:16]}|{PRIVATE[:6]}", repr(read))
 
 
 def test_a_key_does_not_show_its_seed():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,8 @@ from otpbridge.daemon.desk import Desk, client_of, event
 from otpbridge.daemon.ids import new_token_id
 from otpbridge.enroll.lines import ImportLine, parse_line
 from otpbridge.errors import EnrolError
-from otpbridge.model import State, Token
+from otpbridge.model import Kind, OtpParameters, State, Token
+from otpbridge.otp.yubiotp import YubiKey, modhex
 from otpbridge.store import imports
 from otpbridge.store.writer import Transaction
 from otpbridge.vault.seal import token_identity
@@ -107,20 +108,29 @@ class ImportDesk:
         return rows
 
     def _seal(self, line: ImportLine, client: str, *, pending: bool) -> tuple[Token, bytes, bytes]:
-        desk, now = self._desk, int(self._desk.clock())
+        desk, now, key = self._desk, int(self._desk.clock()), line.key
         token = Token(
             id=new_token_id(desk.random),
             user=line.user,
             client=client,
-            kind=line.key.kind,
+            kind=Kind.YUBIOTP,
             state=State.PENDING if pending else State.ACTIVE,
-            parameters=line.key.parameters,
-            moving_factor=line.key.counter,
-            label=line.key.account,
-            issuer=line.key.issuer,
+            parameters=OtpParameters(),
             created_at=now,
             expires_at=now + _PENDING_SECONDS if pending else None,
             confirmed_at=None if pending else now,
         )
-        sealed = desk.store.vault.seal(line.key.secret, token_identity(token))
-        return token, sealed, desk.store.fingerprint(line.key.secret)
+        if isinstance(key, YubiKey):
+            token = replace(token, label=modhex(key.public_id))
+            seed, sealed = key.aes_key, key.pack()
+        else:
+            token = replace(
+                token,
+                kind=key.kind,
+                parameters=key.parameters,
+                moving_factor=key.counter,
+                label=key.account,
+                issuer=key.issuer,
+            )
+            seed = sealed = key.secret
+        return token, desk.store.vault.seal(sealed, token_identity(token)), desk.store.fingerprint(seed)
