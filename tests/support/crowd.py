@@ -1,7 +1,7 @@
 """Many processes that all do the same thing at the same moment, round after round.
 
-    verdicts = over_socket(path, 8, [Round("alice", ["123456"])])      # [["success", "auth_err", …]]
-    codes = through_pam(stack_folder, "otp", 8, [Round("alice", ["123456"])])   # [[0, 7, …]]
+    verdicts = over_socket(path, 8, [Round(["alice"], ["123456"])])      # [["success", "auth_err", …]]
+    codes = through_pam(stack_folder, "otp", 8, [Round(["alice"], ["123456"])])   # [[0, 7, …]]
 
 Each process opens its connection (or brings its login to the prompt) first; a barrier then lets all go at once.
 Member `i` of a round sends answer `i` of the round, over again from the first when there are fewer.
@@ -10,6 +10,7 @@ Member `i` of a round sends answer `i` of the round, over again from the first w
 from __future__ import annotations
 
 import ctypes
+import enum
 import json
 import multiprocessing
 import os
@@ -32,11 +33,28 @@ class Round:
     users: Sequence[str]
     answers: Sequence[str]
     rhost: str | None = None
+    stack: str | None = None
 
 
-def over_socket(path: Path, size: int, rounds: Sequence[Round]) -> list[list[str]]:
-    """Verify over the socket, one call per member and round on a connection that was open before."""
-    return _run({"kind": "socket", "path": os.fspath(path), "size": size}, rounds)
+class Way(enum.StrEnum):
+    """How an attempt is made over the socket."""
+
+    CHECK = "check"
+    """In one call."""
+    TALK = "talk"
+    """In a conversation: all have been asked before any of them answers."""
+    CANCEL = "cancel"
+    """In a conversation that is cancelled where a second question comes; then `left` is what became of it."""
+    HANG_UP = "hang up"
+    """The same, but the connection is closed."""
+
+
+LEFT = "left"
+
+
+def over_socket(path: Path, size: int, rounds: Sequence[Round], way: Way = Way.CHECK) -> list[list[str]]:
+    """Verify over the socket, each member on a connection that was open before."""
+    return _run({"kind": "socket", "path": os.fspath(path), "size": size, "way": way}, rounds)
 
 
 def through_pam(folder: Path, service: str, size: int, rounds: Sequence[Round]) -> list[list[int]]:
@@ -64,30 +82,55 @@ def _run(request: Mapping[str, Any], rounds: Sequence[Round]) -> list[list[Any]]
 class _Line:
     """A connection to the verify socket."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, way: str) -> None:
+        self._path = path
+        self._way = Way(way)
+        self._connect()
+
+    def check(self, each: Mapping[str, Any], user: str, answer: str, wait: Callable[[], object]) -> str:
+        about: dict[str, Any] = {"user": user}
+        if each["rhost"] is not None:
+            about["context"] = {"rhost": each["rhost"]}
+        if each["stack"] is not None:
+            about["stack"] = each["stack"]
+        if self._way is Way.CHECK:
+            wait()
+            return self._call("Check", **about, responses=[answer])["verdict"]
+        begun = self._call("Begin", **about)
+        assert len(begun["step"]["prompts"]) == 1
+        wait()
+        step = self._call("Continue", session=begun["session"], responses=[answer])["step"]
+        if not step["prompts"]:
+            return step["verdict"]
+        if self._way is Way.CANCEL:
+            self._call("Cancel", session=begun["session"])
+        else:
+            assert self._way is Way.HANG_UP
+            self._sock.close()
+            self._connect()
+        return LEFT
+
+    def _connect(self) -> None:
         self._sock = socket.socket(socket.AF_UNIX)
         self._sock.settimeout(BARRIER_SECONDS)
-        self._sock.connect(path)
+        self._sock.connect(self._path)
         # The first call opens what the daemon opens lazily.
-        self._ask(b'{"method":"org.varlink.service.GetInfo"}\0')
+        self._ask({"method": "org.varlink.service.GetInfo"})
 
-    def check(self, user: str, answer: str, rhost: str | None, wait: Callable[[], object]) -> str:
-        parameters: dict[str, Any] = {"user": user, "responses": [answer]}
-        if rhost is not None:
-            parameters["context"] = {"rhost": rhost}
-        frame = json.dumps({"method": "org.otpbridge.Verify.Check", "parameters": parameters}).encode() + b"\0"
-        wait()
-        return json.loads(self._ask(frame))["parameters"]["verdict"]
+    def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        reply = self._ask({"method": f"org.otpbridge.Verify.{method}", "parameters": parameters})
+        assert "error" not in reply, reply
+        return reply["parameters"]
 
-    def _ask(self, frame: bytes) -> bytes:
-        self._sock.sendall(frame)
+    def _ask(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        self._sock.sendall(json.dumps(call).encode() + b"\0")
         reply = b""
         while not reply.endswith(b"\0"):
             piece = self._sock.recv(65_536)
             if not piece:
                 raise EOFError
             reply += piece
-        return reply[:-1]
+        return json.loads(reply[:-1])
 
 
 class _Message(ctypes.Structure):
@@ -125,7 +168,8 @@ class _Pam:
             getattr(self._pam, name).argtypes = (ctypes.c_void_p, ctypes.c_int)
         self._pam.pam_set_item.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p)
 
-    def check(self, user: str, answer: str, rhost: str | None, wait: Callable[[], object]) -> int:
+    def check(self, each: Mapping[str, Any], user: str, answer: str, wait: Callable[[], object]) -> int:
+        rhost: str | None = each["rhost"]
         waited = False
 
         def converse(count: int, messages: Any, responses: Any, _data: Any) -> int:
@@ -159,12 +203,13 @@ class _Pam:
 
 
 def _member(place: int, request: Mapping[str, Any], barrier: Any, result: Any) -> None:
-    line = _Line(request["path"]) if request["kind"] == "socket" else _Pam(request["folder"], request["service"])
+    over_socket = request["kind"] == "socket"
+    line = _Line(request["path"], request["way"]) if over_socket else _Pam(request["folder"], request["service"])
     outcomes = []
     for each in request["rounds"]:
         user = each["users"][place % len(each["users"])]
         answer = each["answers"][place % len(each["answers"])]
-        outcomes.append(line.check(user, answer, each["rhost"], lambda: barrier.wait(BARRIER_SECONDS)))
+        outcomes.append(line.check(each, user, answer, lambda: barrier.wait(BARRIER_SECONDS)))
         # Nobody begins the next round while this one goes on.
         barrier.wait(BARRIER_SECONDS)
     result.send(outcomes)

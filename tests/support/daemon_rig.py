@@ -1,7 +1,7 @@
 """A real daemon that a test can configure, kill, reload and start again, and tokens put into its store.
 
 with Daemon(folder, config="[throttle]\\nlimit = 3\\n") as daemon:
-    keys = provision(daemon, ["alice"])
+    keys = provision(daemon, ["alice"], kind=Kind.YUBIOTP)
     daemon.client().verify("alice", keys["alice"].code())
 """
 
@@ -23,12 +23,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
+from yubikey import YubiKey
 
 from otpbridge.client import Client
-from otpbridge.model import Kind, OtpParameters
+from otpbridge.model import Enforcement, Kind, OtpParameters
 from otpbridge.otp.hotp import hotp
 from otpbridge.otp.totp import time_step
 from otpbridge.wire import messages
@@ -229,6 +230,40 @@ class Daemon:
             self._news.notify_all()
 
 
+ONE_TIME = tuple(kind for kind in Kind if kind is not Kind.PASSWORD)
+"""The kinds of which a code is good once."""
+OATH = (Kind.TOTP, Kind.HOTP)
+
+
+class Codes(Protocol):
+    """What a person has their codes from."""
+
+    kind: Kind
+
+    def code(self, ahead: int = 0) -> str:
+        """The next code, or one `ahead` of it."""
+
+    def wrong(self, count: int = 1) -> list[str]:
+        """Codes that look right and are not."""
+
+
+@dataclass(slots=True)
+class Paper:
+    """Codes that were written down: a list of recovery codes, or the one of a registration."""
+
+    kind: Kind
+    codes: Sequence[str]
+
+    def code(self, ahead: int = 0) -> str:
+        return self.codes[ahead]
+
+    def wrong(self, count: int = 1) -> list[str]:
+        """Codes of the same form as those on the paper."""
+        shape = self.codes[0]
+        letters = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+        return ["".join(c if c == "-" else secrets.choice(letters) for c in shape) for _ in range(count)]
+
+
 @dataclass(slots=True)
 class Key:
     """What an authenticator holds. Codes come from the seed alone, as on a phone."""
@@ -261,11 +296,47 @@ class Key:
         return [text for text, _ in zip((text for text in texts if text not in right), range(count), strict=False)]
 
 
-def provision(daemon: Daemon, users: Iterable[str], client: str | None = None, **form: Any) -> dict[str, Key]:
-    """Give each user an active token, as an import does."""
-    keys = {user: Key(**form) for user in users}
+def provision(
+    daemon: Daemon, users: Iterable[str], client: str | None = None, *, kind: Kind = Kind.TOTP, **form: Any
+) -> dict[str, Any]:
+    """Give each user an active token of one kind, of which no code was used; what they have their codes from."""
+    if kind not in OATH:
+        return _made(daemon, list(users), client, kind)
+    keys = {user: Key(kind, **form) for user in users}
     put(daemon, keys, client)
     return keys
+
+
+def _made(daemon: Daemon, users: Sequence[str], client: str | None, kind: Kind) -> dict[str, Codes]:
+    if kind is Kind.RECOVERY:
+        # They stand in for an authenticator, so there has to be one.
+        put(daemon, {user: Key() for user in users}, client)
+    found: dict[str, Codes] = {}
+    with daemon.admin() as admin:
+        for user in users:
+            _, found[user] = issued(admin, user, kind, client)
+    return found
+
+
+def issued(admin: Client, user: str, kind: Kind, client: str | None = None) -> tuple[str, Codes]:
+    """Have a token of a kind made that cannot be imported; its id, and what its next codes come from."""
+    if kind is Kind.YUBIOTP:
+        started = admin.enrol(user, kind, client=client)
+        assert started.public_id is not None
+        assert started.private_id is not None
+        key = YubiKey(started.public_id, bytes.fromhex(started.private_id), bytes.fromhex(started.seed_hex))
+        assert admin.confirm(started.token, key.code()).confirmed
+        key.touched += 1
+        return started.token, key
+    if kind is Kind.RECOVERY:
+        made = admin.call(messages.NewRecoveryCodes(user=user, client=client))
+        return made.token, Paper(kind, made.codes)
+    admin.call(messages.AddUser(user=user, client=client))
+    # Nobody is asked for anything who need not have an authenticator and has none.
+    required = messages.SetEnforcement(user=user, enforcement=Enforcement.REQUIRED, client=client, force=True)
+    admin.call(required)
+    issue = admin.call(messages.IssueRegistrationCode(user=user, client=client))
+    return issue.token, Paper(kind, [issue.code])
 
 
 def put(daemon: Daemon, keys: Mapping[str, Key], client: str | None = None) -> None:
@@ -279,8 +350,16 @@ def put(daemon: Daemon, keys: Mapping[str, Key], client: str | None = None) -> N
     assert (reply.imported, reply.errors) == (len(lines), ())
 
 
-def enrolled(daemon: Daemon, user: str, kind: Kind = Kind.TOTP) -> tuple[str, Key]:
-    """Enrol and confirm a token over the socket; its id, and the key that the reply showed."""
+def enrolled(daemon: Daemon, user: str, kind: Kind = Kind.TOTP) -> tuple[str, Any]:
+    """Enrol over the socket; the token's id, and what its codes come from.
+
+    The first code of an authenticator app is used up by the proof, as it is in life.
+    """
+    if kind not in OATH:
+        if kind is Kind.RECOVERY:
+            put(daemon, {user: Key()})
+        with daemon.admin() as admin:
+            return issued(admin, user, kind)
     with daemon.client() as client:
         started = client.enrol(user, kind, period=None if kind is Kind.HOTP else PERIOD)
         key = Key(kind, seed=bytes.fromhex(started.seed_hex))
