@@ -10,10 +10,9 @@ from otpbridge.config import parse
 from otpbridge.daemon.desk import Desk
 from otpbridge.daemon.judge import Judge
 from otpbridge.daemon.policy import Rights, uid_of
+from otpbridge.daemon.stacks import Stacks
 from otpbridge.daemon.verify_handlers import VerifyCounter
 from otpbridge.model import Verdict
-from otpbridge.verify.builtin.totp import Totp
-from otpbridge.verify.stack import Stack
 from otpbridge.wire.messages import Begin, Continue
 from otpbridge.wire.service import Call, Peer
 
@@ -37,7 +36,8 @@ def test_a_kept_connection_grows_by_no_conversation(tmp_path):
     async def work():
         async with running(tmp_path) as rig:
             config, now = parse(""), NOW / 1000
-            judge = Judge(rig.store, config, Stack("default", (Totp(1, 10),)), lambda: now, os.urandom)
+            stacks = Stacks(config)
+            judge = Judge(rig.store, config, stacks, clock=lambda: now, random=os.urandom, host="host")
             desk = Desk(rig.store, config, Rights(config, 0, uid_of), judge, lambda: now, os.urandom, "host", 0)
             counter, connection = VerifyCounter(desk, admin=False), Kept()
             call = Call(connection, "x", more=False, oneway=False)

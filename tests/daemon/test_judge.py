@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 import pytest
-from storerig import NOW, run, running
+from stackrig import PLAIN, SEED, TIME, Bench
+from storerig import run, running
 
-from otpbridge.config import parse
 from otpbridge.daemon.attempt import Question
-from otpbridge.daemon.judge import Judge, Subject
-from otpbridge.daemon.policy import Authority
 from otpbridge.model import (
-    Caller,
-    Context,
     Enforcement,
     Kind,
     Notice,
@@ -27,47 +22,9 @@ from otpbridge.model import (
     Verdict,
 )
 from otpbridge.otp.hotp import hotp
-from otpbridge.otp.totp import time_step, totp
-from otpbridge.store import auditlog, tokens, users
-from otpbridge.verify.builtin.hotp import Hotp
-from otpbridge.verify.builtin.totp import Totp
-from otpbridge.verify.stack import Stack
-
-SEED = b"12345678901234567890"
-TIME = NOW / 1000
-PLAIN = OtpParameters()
-
-
-class Bench:
-    """A judge over a store, with a clock that the test sets."""
-
-    def __init__(self, rig, *, config="", verifiers=None):
-        self.rig = rig
-        self.time = TIME
-        stack = Stack("default", verifiers or (Totp(1, 10), Hotp(10)))
-        self.judge = Judge(rig.store, parse(config), stack, lambda: self.time, os.urandom)
-
-    def subject(self, user="alice", *, nullok=False, rhost=""):
-        """An attempt that sshd makes."""
-        context = Context(service="sshd", rhost=rhost)
-        return Subject(Caller(0, 0, 42), Authority.ADMIN, "local", user, context, nullok)
-
-    async def check(self, *responses, **about):
-        """The outcome of one call."""
-        return await self.judge.check(self.subject(**about), responses)
-
-    async def enforce(self, enforcement, user="alice"):
-        """Set enforcement whatever the tokens."""
-        await self.rig.change(lambda t: users.enforce(t, "local", user, enforcement, force=True))
-
-    def audit(self):
-        """All entries."""
-        rows = self.rig.store.read(lambda connection: auditlog.newest(connection, 1000))
-        return [json.loads(row.entry) for row in rows]
-
-    def code(self, steps=0):
-        """The TOTP code some steps from now."""
-        return totp(SEED, self.time + 30 * steps, PLAIN)
+from otpbridge.otp.totp import totp
+from otpbridge.store import tokens, users
+from otpbridge.verify.builtin.totp import Totp, TotpOptions
 
 
 def on_bench(tmp_path, work, **options):
@@ -287,7 +244,7 @@ def test_back_off_is_told_in_whole_seconds(tmp_path):
     """maxtries with retryAfter; a right code is turned away too, and passes afterwards."""
 
     async def work(bench):
-        for _ in range(3):
+        for _ in range(4):
             assert (await bench.check("000000")).verdict is Verdict.AUTH_ERR
         blocked = await bench.check(bench.code())
         assert (blocked.verdict, blocked.retry_after) == (Verdict.MAXTRIES, 1)
@@ -301,6 +258,7 @@ def test_a_token_changed_while_the_person_types_is_judged_as_it_is_then(tmp_path
     """Revoked between prompt and answer: refused. Added between: accepted."""
 
     async def work(bench):
+        await bench.enforce(Enforcement.REQUIRED)
         conversation, _ = await bench.judge.begin(bench.subject())
         await bench.rig.change(lambda t: tokens.change_state(t, "t1", {State.ACTIVE}, State.REVOKED))
         assert (await bench.judge.answer(conversation, [bench.code()])).verdict is Verdict.AUTH_ERR
@@ -314,8 +272,6 @@ def test_a_token_changed_while_the_person_types_is_judged_as_it_is_then(tmp_path
 class Failing:
     """A verifier that raises."""
 
-    name = "failing"
-
     async def verify(self, attempt):
         """Break."""
         raise ZeroDivisionError("a code is 123456")
@@ -323,8 +279,6 @@ class Failing:
 
 class Chatty:
     """A verifier that tells, asks twice and passes on the right second answer."""
-
-    name = "chatty"
 
     async def verify(self, attempt):
         """Ask for a word."""
@@ -336,8 +290,6 @@ class Chatty:
 class Nonsense:
     """A verifier that returns what is no verdict."""
 
-    name = "nonsense"
-
     async def verify(self, attempt):
         """Say yes in a way that is none."""
         return True
@@ -347,8 +299,11 @@ def test_a_verifier_that_raises_does_not_pass_and_stops_nobody(tmp_path, caplog)
     """authinfo_unavail alone; with another verifier behind it, that one decides. Nothing of the error is logged."""
 
     async def work(bench):
-        assert (await bench.check(bench.code())).verdict is Verdict.AUTHINFO_UNAVAIL
-        both = Bench(bench.rig, verifiers=(Failing(), Totp(1, 10)))
+        assert (await bench.check(bench.code())).verdict is Verdict.AUTH_ERR
+        assert bench.audit()[-1]["reason"].endswith("; failed: v0")
+        alone = Bench(bench.rig, verifiers=(Failing(),), rules=["required v0"])
+        assert (await alone.check(bench.code())).verdict is Verdict.AUTHINFO_UNAVAIL
+        both = Bench(bench.rig, verifiers=(Failing(), Totp(TotpOptions())))
         assert (await both.check(both.code())).verdict is Verdict.SUCCESS
         assert "ZeroDivisionError" in caplog.text
         assert "123456" not in caplog.text
@@ -392,14 +347,15 @@ def test_a_seed_that_does_not_open_refuses(tmp_path, caplog):
 
         await bench.rig.change(edit)
         for code in (bench.code(), totp(SEED, TIME, OtpParameters(digits=8))):
-            assert (await bench.check(code)).verdict is Verdict.AUTHINFO_UNAVAIL
+            assert (await bench.check(code)).verdict is Verdict.AUTH_ERR
+        assert bench.audit()[-1]["reason"] == "wrong code; failed: totp"
         assert "does not open" in caplog.text
 
     on_bench(tmp_path, work)
 
 
 def test_who_has_no_token_costs_the_same_work(tmp_path, monkeypatch):
-    """Unknown, tokenless and wrong: each opens one seed and computes one window, also after a key rotation."""
+    """Unknown, tokenless and wrong: each opens as many secrets, one of each kind, also after a key rotation."""
     from otpbridge.vault.keys import Keyring, MasterKey
     from otpbridge.vault.seal import Vault
 
@@ -416,13 +372,14 @@ def test_who_has_no_token_costs_the_same_work(tmp_path, monkeypatch):
         await bench.rig.change(lambda t: users.add(t, "local", "carol"))
         await bench.enforce(Enforcement.REQUIRED, "carol")
         vault = bench.rig.store.vault
+        counts = set()
         for _ in range(2):
             for user in ("alice", "carol", "nobody"):
                 opened.clear()
                 assert (await bench.check("000000", user=user)).verdict is Verdict.AUTH_ERR
-                assert len(opened) == 1
+                counts.add(len(opened))
             vault.keyring = Keyring(MasterKey.of(Secret(os.urandom(32))), (vault.keyring.primary,))
-        step = time_step(TIME, PLAIN)
-        assert step > 0
+        # totp, hotp, yubiotp (not for what is no OTP of a YubiKey), recovery, registration.
+        assert counts == {4}
 
     on_bench(tmp_path, work)

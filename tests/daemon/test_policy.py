@@ -6,11 +6,14 @@ import asyncio
 
 import pytest
 
-from otpbridge.config import Right, UnknownUsers, parse
+from otpbridge.config import Policy, Right, UnknownUsers, parse
 from otpbridge.daemon import policy
-from otpbridge.daemon.policy import Authority, Rights
+from otpbridge.daemon.policy import Authority, Circumstances, Rights
 from otpbridge.errors import ConfigError
-from otpbridge.model import Caller, Enforcement, Verdict
+from otpbridge.model import Caller, Enforcement, Kind, OtpParameters, State, Token, User, Verdict
+from otpbridge.store.store import Candidate
+from otpbridge.store.tokens import StoredToken
+from otpbridge.verify.stack import Mode
 
 UIDS = {"alice": 1000, "bob": 1001, "portal": 2000, "root": 0}
 OWN = 999
@@ -71,54 +74,164 @@ def test_a_caller_that_does_not_exist_is_an_error_at_start():
 
 REQUIRED, OPTIONAL = Enforcement.REQUIRED, Enforcement.OPTIONAL
 REFUSE, IGNORE = UnknownUsers.REFUSE, UnknownUsers.IGNORE
+NOW = 1_800_000_000
+PLAIN = Policy()
+
+
+def user(enforcement=None, **fields):
+    """A user of client `local`."""
+    return User("alice", "local", enforcement, **fields)
+
+
+def candidate(known, *kinds):
+    """What the store says of a user with active tokens of these kinds."""
+    tokens = (Token(kind, "alice", "local", kind, State.ACTIVE, OtpParameters()) for kind in kinds)
+    return Candidate(known, tuple(StoredToken(token, place, b"") for place, token in enumerate(tokens, 1)))
+
+
+def stands(found, held=PLAIN, *, known=REFUSE, nullok=False, **about):
+    """What policy makes of an attempt."""
+    return policy.standing(found, held, NOW, Circumstances(known, nullok, **about))
+
+
+NOBODY = candidate(None)
 
 
 @pytest.mark.parametrize(
-    ("enforcement", "has_token", "unknown", "nullok", "passes"),
+    ("found", "known", "nullok", "mode"),
     [
-        (None, False, REFUSE, False, False),
-        (None, False, REFUSE, True, True),
-        (None, False, IGNORE, False, True),
-        (OPTIONAL, False, REFUSE, False, True),
-        (OPTIONAL, True, REFUSE, False, False),
-        (OPTIONAL, True, IGNORE, True, False),
-        (REQUIRED, False, REFUSE, False, False),
-        (REQUIRED, False, IGNORE, True, False),
-        (REQUIRED, True, IGNORE, True, False),
+        (NOBODY, REFUSE, False, Mode.ASK),
+        (NOBODY, REFUSE, True, Mode.WAIVED),
+        (NOBODY, IGNORE, False, Mode.WAIVED),
+        (candidate(user(OPTIONAL)), REFUSE, False, Mode.WAIVED),
+        (candidate(user(OPTIONAL), Kind.PASSWORD), REFUSE, False, Mode.WAIVED),
+        (candidate(user(OPTIONAL), Kind.TOTP), REFUSE, False, Mode.ASK),
+        (candidate(user(OPTIONAL), Kind.TOTP), IGNORE, True, Mode.ASK),
+        (candidate(user(REQUIRED)), REFUSE, False, Mode.ASK),
+        (candidate(user(REQUIRED)), IGNORE, True, Mode.ASK),
+        (candidate(user(REQUIRED), Kind.TOTP), IGNORE, True, Mode.ASK),
     ],
 )
-def test_only_a_decision_of_the_admin_lets_pass_unasked(enforcement, has_token, unknown, nullok, passes):
+def test_only_a_decision_of_the_admin_lets_pass_unasked(found, known, nullok, mode):
     """`required` never passes unasked, whatever nullok and the configuration say of unknown users."""
-    reason = policy.passes_unasked(enforcement, has_token=has_token, unknown=unknown, nullok=nullok)
-    assert (reason is not None) is passes
+    assert stands(found, known=known, nullok=nullok).mode is mode
 
 
 @pytest.mark.parametrize(
-    ("enforcement", "has_token", "expected"),
+    ("found", "may_decline"),
     [
-        (OPTIONAL, True, Verdict.IGNORE),
-        (OPTIONAL, False, Verdict.AUTH_ERR),
-        (REQUIRED, True, Verdict.AUTH_ERR),
-        (REQUIRED, False, Verdict.AUTH_ERR),
-        (None, False, Verdict.AUTH_ERR),
+        (candidate(user(OPTIONAL), Kind.HOTP), True),
+        (candidate(user(REQUIRED), Kind.HOTP), False),
+        (candidate(user(REQUIRED)), False),
+        (NOBODY, False),
+        (candidate(user(OPTIONAL, locked_at=1), Kind.HOTP), False),
     ],
 )
-def test_an_empty_answer_passes_only_who_need_not_show_a_code(enforcement, has_token, expected):
+def test_only_who_need_not_show_a_code_may_leave_it_out(found, may_decline):
     """The how-to's NOT REQUIRED with an empty field."""
-    assert policy.on_empty_answer(enforcement, has_token=has_token)[0] is expected
+    assert stands(found).may_decline is may_decline
+
+
+def test_what_was_set_for_a_user_goes_before_what_policy_says():
+    """A user for whom nothing was set follows the policy, both ways."""
+    strict = Policy(enforcement=REQUIRED)
+    assert stands(candidate(user()), PLAIN).mode is Mode.WAIVED
+    assert stands(candidate(user()), strict).mode is Mode.ASK
+    assert stands(candidate(user(OPTIONAL)), strict).mode is Mode.WAIVED
+    assert stands(candidate(user(REQUIRED)), PLAIN).mode is Mode.ASK
 
 
 @pytest.mark.parametrize(
-    ("enforcement", "has_token", "unasked", "expected"),
+    "about",
+    [{"trusted": "10.0.0.0/8"}, {"group": "robots"}, {"grace": True}],
+    ids=["trusted network", "exempt group", "grace"],
+)
+def test_exemptions_waive_the_second_factor_but_not_a_lock(about):
+    """Whatever exempts a user, a locked one is asked and refused."""
+    found = candidate(user(REQUIRED), Kind.TOTP)
+    assert stands(found).mode is Mode.ASK
+    assert stands(found, **about).mode is Mode.WAIVED
+    assert stands(candidate(user(REQUIRED, locked_at=1), Kind.TOTP), **about).mode is Mode.ASK
+
+
+def test_an_exemption_ends_by_itself():
+    """To the second."""
+    for until, mode in ((NOW + 1, Mode.WAIVED), (NOW, Mode.ASK), (NOW - 1, Mode.ASK)):
+        assert stands(candidate(user(REQUIRED, exempt_until=until), Kind.TOTP)).mode is mode
+    locked = user(REQUIRED, exempt_until=NOW + 1, locked_at=1)
+    assert stands(candidate(locked, Kind.TOTP)).mode is Mode.ASK
+
+
+@pytest.mark.parametrize(
+    ("found", "mode"),
     [
-        (REQUIRED, True, None, Verdict.SUCCESS),
-        (OPTIONAL, True, None, Verdict.SUCCESS),
-        (REQUIRED, False, None, Verdict.PERM_DENIED),
-        (None, False, None, Verdict.PERM_DENIED),
-        (OPTIONAL, False, "optional, no token", Verdict.IGNORE),
-        (None, False, "nullok", Verdict.IGNORE),
+        (candidate(user(REQUIRED)), Mode.ENROL),
+        (candidate(user(REQUIRED), Kind.PASSWORD), Mode.ENROL),
+        (candidate(user(REQUIRED), Kind.REGISTRATION), Mode.ASK),
+        (candidate(user(REQUIRED), Kind.RECOVERY), Mode.ASK),
+        (candidate(user(REQUIRED), Kind.YUBIOTP), Mode.ASK),
+        (candidate(user(OPTIONAL)), Mode.WAIVED),
+        (candidate(user(REQUIRED, locked_at=1)), Mode.ASK),
+        (NOBODY, Mode.ASK),
     ],
 )
-def test_the_account_phase_refuses_who_could_not_have_shown_a_code(enforcement, has_token, unasked, expected):
-    """A public key alone does not get a `required` user in who has no token."""
-    assert policy.account(enforcement, has_token=has_token, unasked=unasked)[0] is expected
+def test_only_who_must_have_an_authenticator_and_has_none_enrols_at_login(found, mode):
+    """Nobody else is shown a key: not a stranger, not a locked user, not one with a code that stands in."""
+    assert stands(found, enrols=True).mode is mode
+
+
+@pytest.mark.parametrize(
+    ("source", "inside"),
+    [
+        ("10.1.2.3", True),
+        ("::ffff:10.1.2.3", True),
+        ("2001:db8::7", True),
+        ("11.1.2.3", False),
+        ("2001:db9::7", False),
+        ("ten.example", False),
+        ("10.1.2.3.example", False),
+        ("10.1.2.3 ", False),
+        ("010.1.2.3", False),
+        ("", False),
+    ],
+)
+def test_a_trusted_network_holds_addresses_and_no_names(source, inside):
+    """A name is never resolved, so it is in no network, whatever it looks like."""
+    held = Policy(trusted_networks=("10.0.0.0/8", "2001:db8::/32"))
+    assert (policy.trusted_network(source, held) is not None) is inside
+
+
+@pytest.mark.parametrize(
+    ("found", "about", "expected"),
+    [
+        (candidate(user(REQUIRED), Kind.TOTP), {}, Verdict.SUCCESS),
+        (candidate(user(OPTIONAL), Kind.TOTP), {}, Verdict.SUCCESS),
+        (candidate(user(REQUIRED)), {}, Verdict.PERM_DENIED),
+        (candidate(user(REQUIRED), Kind.PASSWORD), {}, Verdict.PERM_DENIED),
+        (candidate(user(REQUIRED), Kind.REGISTRATION), {}, Verdict.SUCCESS),
+        (NOBODY, {}, Verdict.PERM_DENIED),
+        (candidate(user(OPTIONAL)), {}, Verdict.IGNORE),
+        (NOBODY, {"nullok": True}, Verdict.IGNORE),
+        (candidate(user(REQUIRED), Kind.TOTP), {"trusted": "10.0.0.0/8"}, Verdict.IGNORE),
+        (candidate(user(REQUIRED, exempt_until=NOW + 60)), {}, Verdict.IGNORE),
+        (candidate(user(REQUIRED, locked_at=1), Kind.TOTP), {}, Verdict.ACCT_EXPIRED),
+        (candidate(user(OPTIONAL, locked_at=1)), {"group": "robots"}, Verdict.ACCT_EXPIRED),
+    ],
+)
+def test_the_account_phase_refuses_who_could_not_have_shown_a_code(found, about, expected):
+    """A public key alone gets neither a locked user in nor a `required` one without an authenticator."""
+    assert policy.account(found, stands(found, **about), seen=None)[0] is expected
+
+
+@pytest.mark.parametrize(
+    ("found", "seen", "expected"),
+    [
+        (candidate(user(REQUIRED), Kind.TOTP), True, Verdict.SUCCESS),
+        (candidate(user(REQUIRED), Kind.TOTP), False, Verdict.PERM_DENIED),
+        (candidate(user(OPTIONAL), Kind.TOTP), False, Verdict.SUCCESS),
+        (candidate(user(OPTIONAL)), False, Verdict.IGNORE),
+    ],
+)
+def test_the_account_phase_can_ask_that_a_code_was_shown(found, seen, expected):
+    """Where policy wants it: a key that skipped the code does not get in."""
+    assert policy.account(found, stands(found), seen=seen)[0] is expected

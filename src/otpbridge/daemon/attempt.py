@@ -59,6 +59,7 @@ class StoreAttempt:
         "deliver",
         "enrolled",
         "enrolment",
+        "failed",
         "first_factor",
         "judged",
         "left_out",
@@ -107,6 +108,7 @@ class StoreAttempt:
         self.questions_left = questions
         self.first_factor = False
         self.blocked = False
+        self.failed: list[str] = []
         self.judged = False
         """Whether a verifier has been given an answer: then the attempt is a guess, whatever comes of it."""
         self.reserved: list[int] = []

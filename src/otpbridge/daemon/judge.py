@@ -92,7 +92,7 @@ class Case:
 class Conversation:
     """One attempt that goes on over several calls."""
 
-    __slots__ = ("attempt", "case", "run", "started", "subject")
+    __slots__ = ("attempt", "case", "run", "started", "subject", "turned_away")
 
     def __init__(self, subject: Subject, case: Case, attempt: StoreAttempt, run: Run, started: float) -> None:
         self.subject = subject
@@ -100,6 +100,8 @@ class Conversation:
         self.attempt = attempt
         self.run = run
         self.started = started
+        self.turned_away: Ruling | None = None
+        """Why a miss could not be counted in advance: then nothing more is judged."""
 
     @property
     def waived(self) -> str | None:
@@ -156,9 +158,9 @@ class Judge:
         """Go on with the answers to the last prompts."""
         attempt = conversation.attempt
         try:
-            self._refresh(conversation)
-        except StoreError as error:
-            conversation.run.close()
+            await self._refresh(conversation)
+        except (StoreError, accounts.LookupFailedError) as error:
+            self.abandon(conversation)
             return _unavailable(error)
         if conversation.subject.combined and attempt.split is None:
             attempt.splitter = partial(self._take_apart, conversation)
@@ -176,7 +178,7 @@ class Judge:
     async def account(self, subject: Subject) -> Outcome:
         """The account phase: nothing is asked, nothing is spent. Raises UnknownStackError."""
         try:
-            case = await self._case(subject)
+            case = await self.case(subject)
             seen = None
             if case.policy.account is AccountRule.VERIFIED:
                 seen = case.sighting is not None and self._passed_within(case.sighting, _ACCOUNT_MS)
@@ -187,16 +189,12 @@ class Judge:
             verdict = Verdict.PERM_DENIED
         return await self._note(subject, Outcome(verdict, reason), "account")
 
-    async def case(self, subject: Subject) -> Case:
-        """What policy makes of an attempt. Raises StoreError, LookupFailedError, UnknownStackError."""
-        return await self._case(subject)
-
     # --- before the question ---
 
     async def _open(self, subject: Subject) -> Conversation | Outcome:
         now = self._clock()
         try:
-            case = await self._case(subject)
+            case = await self.case(subject)
         except (StoreError, accounts.LookupFailedError) as error:
             return _unavailable(error)
         self._decoys.refresh()
@@ -226,13 +224,15 @@ class Judge:
             )
         return conversation
 
-    async def _case(self, subject: Subject) -> Case:
+    async def case(self, subject: Subject, stack: Stack | None = None) -> Case:
+        """What policy makes of an attempt. Raises StoreError, LookupFailedError, UnknownStackError."""
         context = subject.context
-        stack = self.stacks.choose(subject.stack, context.service)
+        if stack is None:
+            stack = self.stacks.choose(subject.stack, context.service)
         held = self._config.policy_of(subject.client, stack.name)
-        # Read before anything is waited for and after it: what counts is how the user is now.
         group = None
         if held.exempt_groups and subject.client == LOCAL:
+            # In a thread, and before the rest is read: where accounts come from a directory it may take long.
             group = await asyncio.to_thread(accounts.member_of, subject.user, held.exempt_groups)
         candidate = self._store.candidate(subject.client, subject.user)
         sighting = _sighting(subject) if held.grace or held.account is AccountRule.VERIFIED else None
@@ -253,11 +253,15 @@ class Judge:
 
     # --- while it goes on ---
 
-    def _refresh(self, conversation: Conversation) -> None:
+    async def _refresh(self, conversation: Conversation) -> None:
         """See the user and the time as they are when the answer comes, not when the question was asked."""
-        attempt, subject = conversation.attempt, conversation.subject
+        attempt = conversation.attempt
+        case = await self.case(conversation.subject, conversation.case.stack)
+        conversation.case = case
         attempt.now = self._clock()
-        attempt.candidate = self._store.candidate(subject.client, subject.user)
+        attempt.candidate = case.candidate
+        attempt.mode = case.standing.mode
+        attempt.may_decline = case.standing.may_decline
 
     async def _stepped(self, conversation: Conversation, answer: str | None) -> Question | Outcome:
         step = await conversation.run.resume(answer)
@@ -267,7 +271,7 @@ class Judge:
         # Another question tells something of the answers before it: they count now, whether or not it is answered.
         if attempt.judged and not attempt.reserved and not await self._reserve(conversation):
             conversation.run.close()
-            return await self._settle(conversation, Verdict.MAXTRIES, "back-off")
+            return await self._conclude(conversation, Finding(Verdict.MAXTRIES, undecided=False))
         return step
 
     async def _reserve(self, conversation: Conversation) -> bool:
@@ -276,6 +280,7 @@ class Judge:
         settlement = self._settlement(conversation, passed=False, now=now, conclude=lambda ruling: (None, ruling))
         ruling: Ruling = await self._store.settle(replace(settlement, reserved=()))
         if ruling.settled is not Settled.MISSED:
+            conversation.turned_away = ruling
             return False
         conversation.attempt.reserved.append(now)
         return True
@@ -320,6 +325,10 @@ class Judge:
     async def _conclude(self, conversation: Conversation, found: Finding) -> Outcome:
         """What a stack's finding amounts to."""
         attempt, subject = conversation.attempt, conversation.subject
+        if conversation.turned_away is not None:
+            # It was counted as refused when it was turned away.
+            _, outcome = self._ruled(conversation, Verdict.AUTH_ERR, attempt.reason, conversation.turned_away)
+            return await self._note(subject, outcome)
         waived = conversation.waived
         if found.undecided and waived is not None:
             return await self._note(subject, self._noticed(conversation, Outcome(Verdict.IGNORE, waived)))
@@ -327,9 +336,10 @@ class Judge:
             return await self._settle(conversation, Verdict.AUTH_ERR, "user is locked")
         if found.verdict is Verdict.SUCCESS:
             return await self._settle(conversation, Verdict.SUCCESS, waived or "code accepted")
+        failed = f"; failed: {', '.join(attempt.failed)}" if attempt.failed else ""
         if found.verdict is Verdict.AUTHINFO_UNAVAIL:
-            return await self._settle(conversation, found.verdict, "a verifier failed")
-        return await self._settle(conversation, Verdict.AUTH_ERR, attempt.reason)
+            return await self._settle(conversation, found.verdict, f"not judged{failed}")
+        return await self._settle(conversation, Verdict.AUTH_ERR, attempt.reason + failed)
 
     async def _settle(self, conversation: Conversation, verdict: Verdict, reason: str) -> Outcome:
         attempt, subject = conversation.attempt, conversation.subject
@@ -341,7 +351,9 @@ class Judge:
             self._settlement(
                 conversation,
                 passed=passed,
-                now=int(attempt.now * 1000),
+                # Not the time of the answer: seen from before the last miss, the longest wait looks like a stepped
+                # clock.
+                now=self._now_ms(),
                 conclude=partial(self._ruled, conversation, verdict, reason),
             )
         )
@@ -378,8 +390,6 @@ class Judge:
                 outcome = self._noticed(conversation, Outcome(Verdict.SUCCESS, reason, token))
             case Settled.MISSED if verdict is Verdict.AUTHINFO_UNAVAIL:
                 outcome = Outcome(verdict, reason)
-            case Settled.MISSED if verdict is Verdict.MAXTRIES:
-                outcome = Outcome(verdict, "back-off, not judged further", retry_after=1)
             case Settled.MISSED:
                 outcome = Outcome(Verdict.AUTH_ERR, reason)
             case Settled.SPENT:

@@ -37,6 +37,8 @@ class StackAttempt(Attempt, Protocol):
     """Whether a first factor has passed."""
     blocked: bool
     """Whether back-off has turned the attempt away."""
+    failed: list[str]
+    """The verifiers that could not judge."""
 
     def begin_rule(self) -> None:
         """A rule is run next."""
@@ -92,6 +94,8 @@ class Stack:
         verdict = await _judge(made, attempt)
         if attempt.declined is not None:
             return attempt.declined
+        if verdict is Verdict.AUTHINFO_UNAVAIL:
+            attempt.failed.append(made.name)
         if made.factor is Factor.FIRST:
             if verdict is Verdict.IGNORE:
                 # A login without a second factor rests on this one: it may refuse, but not look away.
