@@ -159,3 +159,19 @@ def test_watchers_hear_of_rows_once_they_are_on_disk(tmp_path):
             assert [json.loads(row.entry)["event"] for row in seen] == ["one"]
 
     run(work())
+
+
+def test_the_log_is_read_on_from_a_place_in_pages(tmp_path):
+    """A reader who knows how far it has come gets what follows, no row twice and none left out."""
+
+    async def work():
+        async with running(tmp_path) as rig:
+            for number in range(5):
+                await rig.change(lambda transaction, number=number: transaction.audit(AuditEvent(f"e{number}")))
+            pages, place = [], 1
+            while page := rig.store.read(lambda connection, place=place: auditlog.after(connection, place, 3)):
+                pages.append([row.sequence for row in page])
+                place = page[-1].sequence
+            assert pages == [[2, 3, 4], [5]]
+
+    run(work())

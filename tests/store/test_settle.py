@@ -135,6 +135,20 @@ def test_waits_double_and_end(tmp_path):
     run(work())
 
 
+def test_the_miss_that_begins_a_wait_says_so(tmp_path):
+    """Of all attempts the miss alone that starts a wait, and each that starts a longer one, tells how long it is."""
+
+    async def work():
+        async with running(tmp_path) as rig:
+            misses = [await rig.attempt(source="192.0.2.1") for _ in range(RULE.limit)]
+            assert [ruling.wait for ruling in misses] == [0] * (RULE.limit - 1) + [1000]
+            assert (await rig.attempt("bob", source="192.0.2.1")).wait == 0, "the wait is that of another user"
+            ruling = await rig.attempt(now=NOW + 1000)
+            assert (ruling.settled, ruling.wait) == (Settled.MISSED, 2000)
+
+    run(work())
+
+
 def test_a_right_code_ends_the_row(tmp_path):
     """Two misses, a success, and the next two misses cost nothing again."""
 

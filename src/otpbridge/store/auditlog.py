@@ -162,6 +162,18 @@ def newest(connection: Connection, count: int) -> list[AuditRow]:
     return [AuditRow(row.sequence, row.entry) for row in reversed(rows)]
 
 
+def after(connection: Connection, sequence: int, most: int) -> list[AuditRow]:
+    """The rows that follow a sequence, oldest first, `most` at most."""
+    audit = tables.audit
+    rows = connection.execute(
+        select(audit.c.sequence, audit.c.entry)
+        .where(audit.c.sequence > sequence)
+        .order_by(audit.c.sequence)
+        .limit(most)
+    ).all()
+    return [AuditRow(row.sequence, row.entry) for row in rows]
+
+
 def _parse_anchor(text: str) -> tuple[int, bytes]:
     number, _, mac = text.partition(":")
     try:

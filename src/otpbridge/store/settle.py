@@ -62,7 +62,10 @@ class Settled(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """The outcome of a settlement; `wait` (milliseconds) is how long nothing is judged, when blocked."""
+    """The outcome of a settlement.
+
+    `wait` (milliseconds) is how long nothing is judged: when blocked, from now; when missed, because of this miss.
+    """
 
     settled: Settled
     wait: int = 0
@@ -124,12 +127,13 @@ class Settler:
             elif rulings[place] is None and not attempt.reserved:
                 missed.append(attempt)
         self._passed(cursor, passed, known)
-        judged = self._count(cursor, missed) if missed else set()
+        judged = self._count(cursor, missed) if missed else {}
         for place, attempt in enumerate(part):
             if rulings[place] is not None:
                 continue
             if attempt.reserved or attempt.subject in judged:
-                rulings[place] = Ruling(Settled.SPENT if attempt.passed else Settled.MISSED)
+                settled = Settled.SPENT if attempt.passed else Settled.MISSED
+                rulings[place] = Ruling(settled, 0 if attempt.reserved else judged[attempt.subject])
             else:
                 rulings[place] = Ruling(Settled.BLOCKED, attempt.rule.first_wait)
         return [ruling for ruling in rulings if ruling is not None]
@@ -192,8 +196,8 @@ class Settler:
             self._refuse.run(cursor, rows=json_rows(chunk))
         return rulings
 
-    def _count(self, cursor: Any, misses: Sequence[Settlement[Any]]) -> set[str]:
-        """Count misses, per source and per subject. Returns the subjects whose attempt was judged."""
+    def _count(self, cursor: Any, misses: Sequence[Settlement[Any]]) -> dict[str, int]:
+        """Count misses, per source and per subject. Returns the wait of each subject whose attempt was judged."""
         judged = {attempt.subject for attempt in misses if not attempt.source}
         for chunk in _distinct([(attempt.source, attempt.now) for attempt in misses if attempt.source]):
             counted = self._miss(cursor, self._source, chunk)
@@ -202,14 +206,18 @@ class Settler:
         for attempt in misses:
             if attempt.subject in judged:
                 rows.setdefault(attempt.rule, []).append((attempt.subject, attempt.now))
-        return {key for rule, chunk in rows.items() for key in self._miss(cursor, rule, chunk)}
+        return {key: wait for rule, chunk in rows.items() for key, wait in self._miss(cursor, rule, chunk).items()}
 
-    def _miss(self, cursor: Any, rule: Backoff, rows: Sequence[tuple[Any, ...]]) -> set[str]:
-        """Count misses by one rule, of which there are few: a statement each. Returns the keys that were counted."""
+    def _miss(self, cursor: Any, rule: Backoff, rows: Sequence[tuple[str, int]]) -> dict[str, int]:
+        """Count misses by one rule, of which there are few: a statement each.
+
+        Returns the keys that were counted, with the wait (milliseconds) that this miss began for each.
+        """
         statement = self._misses.get(rule)
         if statement is None:
             statement = self._misses[rule] = Prepared(statements.miss(self._dialect, rule), self._dialect)
-        return {row[0] for row in statement.run(cursor, rows=json_rows(rows)).fetchall()}
+        counted = statement.run(cursor, rows=json_rows(rows)).fetchall()
+        return {key: not_before - last for key, not_before, last in counted}
 
 
 def _rounds(batch: Sequence[Settlement[Any]]) -> Iterator[list[Settlement[Any]]]:

@@ -168,7 +168,10 @@ def throttled(dialect: Dialect) -> Select[Any]:
 
 
 def miss(dialect: Dialect, rule: Backoff) -> Executable:
-    """Count a wrong code for each key, unless nothing is judged for it now. Returns the keys that were counted."""
+    """Count a wrong code for each key, unless nothing is judged for it now.
+
+    Returns the keys that were counted, until when nothing is judged for each, and when it was counted.
+    """
     t = tables.throttle
     v = _rows(dialect, key=Text(), now=BigInteger())
     make = sqlite.insert if dialect.name == "sqlite" else postgresql.insert
@@ -183,7 +186,7 @@ def miss(dialect: Dialect, rule: Backoff) -> Executable:
         index_elements=[t.c.key],
         set_={"misses": counted, "last": now, "not_before": now + _wait(rule, counted)},
         where=_open(rule, now),
-    ).returning(t.c.key)
+    ).returning(t.c.key, t.c.not_before, t.c.last)
 
 
 def hit(dialect: Dialect) -> Executable:
