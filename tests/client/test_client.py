@@ -100,13 +100,13 @@ class Daemon:
         if asked.stack is not None:
             raise VarlinkError(f"{VERIFY}.UnknownStack", {"stack": asked.stack})
         if asked.user == "locked":
-            return CheckReply(verdict=Verdict.MAXTRIES, retry_after=8)
+            return CheckReply(verdict=Verdict.MAXTRIES, notices=(), retry_after=8)
         if not asked.responses:
-            return CheckReply(verdict=Verdict.IGNORE)
+            return CheckReply(verdict=Verdict.IGNORE, notices=())
         if asked.responses == (CODE,):
             call.connection.state["proof"] = True
-            return CheckReply(verdict=Verdict.SUCCESS, token="t1")
-        return CheckReply(verdict=Verdict.AUTH_ERR)
+            return CheckReply(verdict=Verdict.SUCCESS, notices=(), token="t1")
+        return CheckReply(verdict=Verdict.AUTH_ERR, notices=())
 
     async def begin(self, call: Call, asked: Begin) -> StepReply:
         self.note(call, asked)
@@ -463,6 +463,10 @@ def test_a_call_that_was_sent_is_never_sent_again(connect: Connect, tmp_path: Pa
     assert len(fake.calls) == 1
 
 
+REFUSED = b'{"parameters":{"verdict":"auth_err","notices":[]}}\0'
+ACCEPTED = b'{"parameters":{"verdict":"success","notices":[]}}\0'
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -472,9 +476,10 @@ def test_a_call_that_was_sent_is_never_sent_again(connect: Connect, tmp_path: Pa
         b"x" * 70_000,
         b"[" * 30_000 + b"\0",
         b'{"parameters":{}}\0',
-        b'{"parameters":{"verdict":"yes"}}\0',
-        b'{"parameters":{"verdict":"success","token":492039}}\0',
-        b'{"parameters":{"verdict":"auth_err"},"continues":true}\0{"parameters":{"verdict":"success"}}\0',
+        b'{"parameters":{"verdict":"yes","notices":[]}}\0',
+        b'{"parameters":{"verdict":"success","notices":[],"token":492039}}\0',
+        REFUSED.replace(b"}\0", b',"continues":true}\0') + ACCEPTED,
+        b'{"parameters":{"verdict":"success"}}\0',
         b'{"parameters":{"verdict":"\xff"}}\0',
         b'{"error":1}\0',
         b'{"error":"a.B","parameters":[]}\0',
@@ -487,9 +492,6 @@ def test_nonsense_is_not_a_verdict(connect: Connect, tmp_path: Path, answer: byt
         connect(path).verify("alice", CODE)
     assert not isinstance(caught.value, RemoteError)
     assert CODE not in str(caught.value)
-
-
-REFUSED, ACCEPTED = b'{"parameters":{"verdict":"auth_err"}}\0', b'{"parameters":{"verdict":"success"}}\0'
 
 
 @pytest.mark.parametrize("pieces", [[REFUSED + ACCEPTED], [REFUSED, ACCEPTED]], ids=["at once", "later"])

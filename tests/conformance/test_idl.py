@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
 from typing import Any, get_args
 
 import msgspec
 import pytest
 from msgspec import inspect
 
+from otpbridge.model import Happening
 from otpbridge.otp.diagnose import FaultKind
 from otpbridge.wire import idl, messages
 from otpbridge.wire.messages import Request
 
-INTERFACES = [messages.VERIFY, messages.ENROLL, messages.ADMIN]
+INTERFACES = [messages.VERIFY, messages.ENROLL, messages.ADMIN, messages.NOTICES]
 SIMPLE = {"string": inspect.StrType, "int": inspect.IntType, "bool": inspect.BoolType, "float": inspect.FloatType}
 
 
@@ -119,6 +121,7 @@ def test_the_comparison_sees_a_difference(field: str, change: dict[str, Any]) ->
         "client": (str | None, None),
         "stack": (str | None, None),
         "context": (messages.ContextFields | None, None),
+        "combined": (bool | None, None),
         "nullok": (bool | None, None),
     }
     fields = {**right, **change}
@@ -165,10 +168,17 @@ def test_the_faults_of_a_code_are_those_of_the_interface() -> None:
 
 
 def test_types_that_two_interfaces_share_are_the_same() -> None:
-    """A Token is a Token in both interfaces."""
-    enroll, admin = idl.load(messages.ENROLL), idl.load(messages.ADMIN)
-    for name in enroll.types.keys() & admin.types.keys():
-        assert enroll.types[name] == admin.types[name], name
+    """A Token is a Token in both interfaces, and a Kind a Kind in all."""
+    for one, other in itertools.combinations(map(idl.load, INTERFACES), 2):
+        for name in one.types.keys() & other.types.keys():
+            assert one.types[name] == other.types[name], name
+
+
+def test_the_happenings_are_those_of_the_interface() -> None:
+    """Whoever reads the interface file knows every event that a hook may get."""
+    declared = idl.load(messages.NOTICES).types["Happening"]
+    assert isinstance(declared, idl.Enumeration)
+    assert declared.names == tuple(Happening)
 
 
 def test_enumerations_are_the_words_of_the_model() -> None:

@@ -99,7 +99,7 @@ def test_a_call_arrives_as_it_was_made(check: Check, more: bool) -> None:
 @given(st.sampled_from(Verdict), MAYBE, st.none() | st.integers(0, 2**53))
 def test_a_reply_arrives_as_it_was_made(verdict: Verdict, token: str | None, seconds: int | None) -> None:
     """Replies are read back equal, the continuing ones too."""
-    reply = CheckReply(verdict=verdict, token=token, retry_after=seconds)
+    reply = CheckReply(verdict=verdict, notices=(), token=token, retry_after=seconds)
     for continues in (False, True):
         envelope = framing.decode_reply(framing.encode_reply(reply, continues=continues)[:-1])
         assert bool(envelope.continues) is continues

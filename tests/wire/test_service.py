@@ -40,6 +40,7 @@ ACCOUNT, CHECK, TAIL = Account.METHOD, Check.METHOD, AuditTail.METHOD
 WHO = {"user": "alice"}
 CODE = {"user": "alice", "responses": ["492039"]}
 SUCCESS = {"parameters": {"verdict": "success"}}
+RIGHT = {"parameters": {"verdict": "success", "notices": []}}
 
 
 @pytest.fixture(params=LOOPS)
@@ -77,7 +78,7 @@ class Slow:
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
-        return CheckReply(verdict=Verdict.SUCCESS)
+        return CheckReply(verdict=Verdict.SUCCESS, notices=())
 
     def has_begun(self) -> bool:
         return self.began.acquire(timeout=SECONDS)
@@ -91,7 +92,7 @@ def test_a_plain_function_a_coroutine_and_a_future_all_answer(serve: Serve) -> N
 
     async def check(_call: Call, asked: Check) -> CheckReply:
         await asyncio.sleep(0)
-        return CheckReply(verdict=Verdict.AUTH_ERR, token="".join(asked.responses))
+        return CheckReply(verdict=Verdict.AUTH_ERR, notices=(), token="".join(asked.responses))
 
     def cancel(_call: Call, _asked: Cancel) -> asyncio.Future[Empty]:
         loop = asyncio.get_running_loop()
@@ -101,7 +102,7 @@ def test_a_plain_function_a_coroutine_and_a_future_all_answer(serve: Serve) -> N
 
     with serve({Account: account, Check: check, Cancel: cancel}) as rig, rig.connect() as wire:
         assert wire.ask(ACCOUNT, WHO) == SUCCESS
-        assert wire.ask(CHECK, CODE) == {"parameters": {"verdict": "auth_err", "token": "492039"}}
+        assert wire.ask(CHECK, CODE) == {"parameters": {"verdict": "auth_err", "notices": [], "token": "492039"}}
         assert wire.ask(Cancel.METHOD, {"session": "s"}) == {"parameters": {}}
 
 
@@ -193,7 +194,7 @@ def test_replies_come_in_the_order_of_the_calls(serve: Serve) -> None:
         wire.call("org.example.X.Y")
         assert slow.has_begun()
         rig.run(slow.finish())
-        assert [wire.reply() for _ in range(41)] == [SUCCESS] * 41
+        assert [wire.reply() for _ in range(41)] == [RIGHT] + [SUCCESS] * 40
         assert "error" in wire.reply()
 
 
@@ -260,7 +261,7 @@ def _raise(_call: Call, asked: Check) -> CheckReply:
 
 
 def _not_a_reply(_call: Call, _asked: Check) -> CheckReply:
-    return CheckReply(verdict=Verdict.SUCCESS, token=object())  # type: ignore[arg-type]
+    return CheckReply(verdict=Verdict.SUCCESS, notices=(), token=object())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("handler", [_raise, _raise_later])
@@ -322,11 +323,11 @@ def test_send_needs_more(serve: Serve) -> None:
 
     async def check(call: Call, _asked: Check) -> CheckReply:
         with pytest.raises(RuntimeError):
-            await call.send(CheckReply(verdict=Verdict.SUCCESS))
-        return CheckReply(verdict=Verdict.AUTH_ERR)
+            await call.send(CheckReply(verdict=Verdict.SUCCESS, notices=()))
+        return CheckReply(verdict=Verdict.AUTH_ERR, notices=())
 
     with serve({Check: check}) as rig, rig.connect() as wire:
-        assert wire.ask(CHECK, CODE) == {"parameters": {"verdict": "auth_err"}}
+        assert wire.ask(CHECK, CODE) == {"parameters": {"verdict": "auth_err", "notices": []}}
 
 
 def test_what_handlers_keep_ends_with_the_connection(serve: Serve) -> None:
@@ -396,7 +397,7 @@ def test_who_finishes_writing_still_gets_replies(serve: Serve) -> None:
         wire.sock.shutdown(socket.SHUT_WR)
         assert slow.has_begun()
         rig.run(slow.finish())
-        assert [wire.reply(), wire.reply()] == [SUCCESS] * 2
+        assert [wire.reply(), wire.reply()] == [RIGHT, SUCCESS]
         assert wire.at_end()
     assert not slow.cancelled.is_set()
 
@@ -425,7 +426,7 @@ def test_draining_lets_a_call_finish(serve: Serve) -> None:
         with pytest.raises(ConnectionRefusedError):
             rig.connect()
         rig.run(slow.finish())
-        assert busy.reply() == SUCCESS
+        assert busy.reply() == RIGHT
         assert busy.at_end()
         draining.result(SECONDS)
         assert rig.server.connections == 0
