@@ -29,13 +29,16 @@ from otpbridge.model import (
     Outcome,
     Verdict,
 )
+from otpbridge.otp.recovery import RECOVERY_CODES
 from otpbridge.store import users
-from otpbridge.store.settle import Ruling, Settled, Settlement, Sighting
+from otpbridge.store.settle import Ruling, Settled, Settlement, Sighting, Strike
 from otpbridge.store.store import Candidate, Store
 from otpbridge.verify.combined import Split, splits, whole
 from otpbridge.verify.stack import Finding, Mode, Stack
 
 log = logging.getLogger(__name__)
+
+Detail = dict[str, str | int | bool]
 
 _ACCOUNT_MS = 120_000
 """How long before PAM's account phase a success may be, where policy wants one."""
@@ -61,7 +64,9 @@ class Subject:
         """Whether what the caller says of the attempt can be relied on."""
         return self.authority is not Authority.SELF
 
-    def event(self, event: str, outcome: Outcome, token: str | None = None) -> AuditEvent:
+    def event(
+        self, event: str, outcome: Outcome, token: str | None = None, detail: Detail | None = None
+    ) -> AuditEvent:
         """The audit row of an outcome."""
         return AuditEvent(
             event,
@@ -74,6 +79,7 @@ class Subject:
             pid=self.caller.pid,
             service=self.context.service or None,
             rhost=self.context.rhost or None,
+            detail=detail,
         )
 
 
@@ -92,7 +98,7 @@ class Case:
 class Conversation:
     """One attempt that goes on over several calls."""
 
-    __slots__ = ("attempt", "case", "run", "started", "subject", "turned_away")
+    __slots__ = ("attempt", "case", "run", "started", "subject", "turned_away", "wait")
 
     def __init__(self, subject: Subject, case: Case, attempt: StoreAttempt, run: Run, started: float) -> None:
         self.subject = subject
@@ -100,6 +106,8 @@ class Conversation:
         self.attempt = attempt
         self.run = run
         self.started = started
+        self.wait = 0
+        """The wait (milliseconds) that a miss counted in advance began."""
         self.turned_away: Ruling | None = None
         """Why a miss could not be counted in advance: then nothing more is judged."""
 
@@ -171,7 +179,8 @@ class Judge:
         """Give a conversation up. What was judged in it has been counted already; now it is also written down."""
         conversation.run.close()
         if conversation.attempt.judged:
-            row = conversation.subject.event("verify", Outcome(Verdict.AUTH_ERR, "left before the verdict"))
+            outcome = Outcome(Verdict.AUTH_ERR, "left before the verdict")
+            row = conversation.subject.event("verify", outcome, detail=_began(conversation, conversation.wait))
             noting = self._store.change(lambda transaction: transaction.audit(row), self._now_ms())
             noting.add_done_callback(_forget)
 
@@ -283,6 +292,7 @@ class Judge:
             conversation.turned_away = ruling
             return False
         conversation.attempt.reserved.append(now)
+        conversation.wait = max(conversation.wait, ruling.wait)
         return True
 
     async def _take_apart(self, conversation: Conversation, text: str) -> Split:
@@ -328,7 +338,7 @@ class Judge:
         if conversation.turned_away is not None:
             # It was counted as refused when it was turned away.
             _, outcome = self._ruled(conversation, Verdict.AUTH_ERR, attempt.reason, conversation.turned_away)
-            return await self._note(subject, outcome)
+            return await self._note(subject, outcome, detail=_began(conversation, conversation.wait))
         waived = conversation.waived
         if found.undecided and waived is not None:
             return await self._note(subject, self._noticed(conversation, Outcome(Verdict.IGNORE, waived)))
@@ -385,8 +395,10 @@ class Judge:
         """What a ruling means to the audit log and to the caller, who hears of the token on success alone."""
         attempt = conversation.attempt
         token = attempt.spends[-1][0].id if attempt.spends else attempt.enrolled
+        detail = None
         match ruling.settled:
             case Settled.PASSED:
+                detail = _used(attempt)
                 outcome = self._noticed(conversation, Outcome(Verdict.SUCCESS, reason, token))
             case Settled.MISSED if verdict is Verdict.AUTHINFO_UNAVAIL:
                 outcome = Outcome(verdict, reason)
@@ -398,7 +410,9 @@ class Judge:
                 outcome = Outcome(Verdict.MAXTRIES, "back-off, not judged", retry_after=-(-ruling.wait // 1000))
             case Settled.FAILED:
                 outcome = Outcome(Verdict.AUTHINFO_UNAVAIL, "the store could not be written")
-        return conversation.subject.event("verify", outcome, token), outcome
+        if ruling.settled in {Settled.MISSED, Settled.SPENT}:
+            detail = _began(conversation, max(ruling.wait, conversation.wait))
+        return conversation.subject.event("verify", outcome, token, detail), outcome
 
     def _noticed(self, conversation: Conversation, outcome: Outcome) -> Outcome:
         """An outcome that lets in, with what the person is told, and which code was in the answer."""
@@ -420,9 +434,11 @@ class Judge:
         except OtpBridgeError as error:
             log.warning("a notice for a user will be given again: %s", error)
 
-    async def _note(self, subject: Subject, outcome: Outcome, event: str = "verify") -> Outcome:
+    async def _note(
+        self, subject: Subject, outcome: Outcome, event: str = "verify", detail: Detail | None = None
+    ) -> Outcome:
         """Write an outcome that spends and counts nothing to the audit log, then give it."""
-        row = subject.event(event, outcome)
+        row = subject.event(event, outcome, detail=detail)
 
         def work(transaction: Any) -> None:
             transaction.audit(row)
@@ -452,6 +468,24 @@ def _asks_for_both(conversation: Conversation) -> bool:
     """Whether a stack may ask for a password, and then for a code."""
     factors = {made.factor for made in conversation.case.stack.made.values()}
     return {Factor.FIRST, Factor.SECOND} <= factors
+
+
+def _used(attempt: StoreAttempt) -> Detail | None:
+    """What the audit log says of a success with a code that stands in for an authenticator."""
+    for token, spend in attempt.spends:
+        if isinstance(spend, Strike):
+            left = RECOVERY_CODES - (token.moving_factor | spend.bit).bit_count()
+            return {"recovery code of": token.id, "left": left}
+        if token.kind is Kind.REGISTRATION:
+            return {"registration code": token.id}
+    return None
+
+
+def _began(conversation: Conversation, wait: int) -> Detail | None:
+    """What the audit log says of the miss that began a wait (milliseconds) of a user who is in the store."""
+    if not wait or conversation.attempt.candidate.user is None:
+        return None
+    return {"wait": -(-wait // 1000)}
 
 
 def _forget(noting: asyncio.Future[None]) -> None:
