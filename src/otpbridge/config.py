@@ -12,7 +12,9 @@ import os
 import re
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -120,7 +122,8 @@ class Throttle(_Section, frozen=True):
         return Backoff(self.source_limit, self.first_wait * 1000, self.longest_wait * 1000, self.forget * 1000)
 
 
-Digits = Annotated[int, msgspec.Meta(ge=6, le=8)]
+Digits = Annotated[tuple[Annotated[int, msgspec.Meta(ge=6, le=8)], ...], msgspec.Meta(min_length=1)]
+Algorithms = Annotated[tuple[Algorithm, ...], msgspec.Meta(min_length=1)]
 Network = Annotated[str, msgspec.Meta(min_length=2, max_length=64)]
 
 
@@ -141,9 +144,9 @@ class Policy(_Section, frozen=True):
     longest_wait: Annotated[int, msgspec.Meta(ge=1, le=86_400)] | None = None
     account: AccountRule = AccountRule.ENROLLED
     """What PAM's account phase asks of who must have a second factor."""
-    algorithms: tuple[Algorithm, ...] = tuple(Algorithm)
+    algorithms: Algorithms = tuple(Algorithm)
     """What new tokens may use; the first that may be used is the default."""
-    digits: tuple[Digits, ...] = (6, 7, 8)
+    digits: Digits = (6, 7, 8)
     tokens_per_user: Annotated[int, msgspec.Meta(ge=1, le=100)] = 10
     """Authenticators that a user may have at a time."""
     password_length: Annotated[int, msgspec.Meta(ge=4, le=64)] = 8
@@ -174,8 +177,8 @@ class ClientEntry(PolicyChange, frozen=True):
 
     issuer: str | None = None
     """Name that authenticators show; the client's own name when left out."""
-    algorithms: tuple[Algorithm, ...] | None = None
-    digits: tuple[Digits, ...] | None = None
+    algorithms: Algorithms | None = None
+    digits: Digits | None = None
     tokens_per_user: Annotated[int, msgspec.Meta(ge=1, le=100)] | None = None
     password_length: Annotated[int, msgspec.Meta(ge=4, le=64)] | None = None
 
@@ -183,7 +186,7 @@ class ClientEntry(PolicyChange, frozen=True):
 class StackEntry(PolicyChange, frozen=True, kw_only=True):
     """A stack: its rules, and what holds where it is used."""
 
-    rules: tuple[str, ...]
+    rules: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
 
 
 class Enrolment(_Section, frozen=True):
@@ -218,6 +221,8 @@ class Right(StrEnum):
 
     VERIFY = "verify"
     ENROL = "enrol"
+    NOTICES = "notices"
+    """Hear of what happens to its users (org.otpbridge.Notices)."""
 
 
 class CallerEntry(_Section, frozen=True):
@@ -269,14 +274,45 @@ class Config(_Section, frozen=True):
         return {DEFAULT_STACK: DEFAULT_RULES} | {name: entry.rules for name, entry in self.stacks.items()}
 
 
-def load(path: Path | None) -> Config:
-    """Read a configuration file; None means the system's file if it exists, else all defaults.
+Place = tuple[str | int, ...]
+"""Where something stands in the file: keys, and numbers (from 0) in arrays."""
 
-    Raises ConfigError with file and line.
-    """
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The text of a configuration file; `name` stands in the errors."""
+
+    name: str
+    text: str
+
+    def parse(self) -> Config:
+        """The text as types. Raises ConfigError with file and line."""
+        try:
+            raw = tomllib.loads(self.text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{self.name}: not TOML: {error}") from error
+        with self.told():
+            _refuse_unknown(raw, Config, ())
+            parsed: Config = _converted(raw, Config, ())
+            _check_networks(parsed)
+        return parsed
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Put file and line before the words of a ConfigError about a place in this file."""
+        try:
+            yield
+        except ConfigError as error:
+            if not error.place:
+                raise
+            raise ConfigError(f"{self.name}:{_line_of(self.text, error.place)}: {error}") from None
+
+
+def read(path: Path | None) -> Source:
+    """Read a configuration file; None means the system's file if it exists, else an empty one. Raises ConfigError."""
     if path is None:
         if not SYSTEM_CONFIG.exists():
-            return Config()
+            return Source(str(SYSTEM_CONFIG), "")
         path = SYSTEM_CONFIG
     try:
         text = path.read_text(encoding="utf-8")
@@ -284,39 +320,53 @@ def load(path: Path | None) -> Config:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}. Check --config and the file's mode.") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from error
-    return parse(text, str(path))
+    return Source(str(path), text)
+
+
+def load(path: Path | None) -> Config:
+    """Read a configuration file and turn it into types. Raises ConfigError with file and line."""
+    return read(path).parse()
 
 
 def parse(text: str, name: str = "otpbridge.toml") -> Config:
-    """Turn the text of a configuration file into types; `name` stands in the errors. Raises ConfigError."""
+    """Turn the text of a configuration file into types. Raises ConfigError with file and line."""
+    return Source(name, text).parse()
+
+
+def _converted(value: Any, kind: Any, place: Place) -> Any:
+    """A value of the file as its type."""
     try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{name}: not TOML: {error}") from error
-    _refuse_unknown(raw, Config, (), text, name)
-    try:
-        parsed = msgspec.convert(raw, Config, dec_hook=_path)
+        return msgspec.convert(value, kind, dec_hook=_path)
     except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$")
-        keys = tuple(re.findall(r"[A-Za-z_]\w*", where))
-        raise ConfigError(f"{name}:{_line_of(text, keys)}: {'.'.join(keys)}: {what}") from error
-    _check_networks(parsed, text, name)
-    return parsed
+        # msgspec does not name the key of a table by name, so the first of its entries that is wrong is looked for.
+        for deeper, part, below in _parts(kind, value, place):
+            _converted(part, deeper, below)
+        what, _, inner = str(error).partition(" - at `$")
+        at = (*place, *_inner_place(inner))
+        raise ConfigError(f"{_said(at)}: {what}", at) from None
 
 
-def _check_networks(parsed: Config, text: str, name: str) -> None:
-    places: list[tuple[tuple[str, ...], tuple[str, ...] | None]] = [(("policy",), parsed.policy.trusted_networks)]
-    places += [(("clients", key), entry.trusted_networks) for key, entry in parsed.clients.items()]
-    places += [(("stacks", key), entry.trusted_networks) for key, entry in parsed.stacks.items()]
-    for place, networks in places:
-        for network in networks or ():
+def _inner_place(path: str) -> Place:
+    """A place in the words of msgspec."""
+    found = re.findall(r"\.(\w+)|\[(\d+)\]", path)
+    return tuple(key or int(number) for key, number in found)
+
+
+def _said(place: Place) -> str:
+    return ".".join(key for key in place if isinstance(key, str))
+
+
+def _check_networks(parsed: Config) -> None:
+    said: list[tuple[Place, tuple[str, ...] | None]] = [(("policy",), parsed.policy.trusted_networks)]
+    said += [(("clients", key), entry.trusted_networks) for key, entry in parsed.clients.items()]
+    said += [(("stacks", key), entry.trusted_networks) for key, entry in parsed.stacks.items()]
+    for place, networks in said:
+        for number, network in enumerate(networks or ()):
             try:
                 ipaddress.ip_network(network)
             except ValueError as error:
-                where = (*place, "trusted_networks")
-                raise ConfigError(
-                    f"{name}:{_line_of(text, where)}: {'.'.join(where)}: {error}. Write 192.0.2.0/24 or 2001:db8::/32"
-                ) from None
+                at = (*place, "trusted_networks", number)
+                raise ConfigError(f"{_said(at)}: {error}. Write 192.0.2.0/24 or 2001:db8::/32.", at) from None
 
 
 def _path(kind: type, value: Any) -> Any:
@@ -325,49 +375,86 @@ def _path(kind: type, value: Any) -> Any:
     raise NotImplementedError
 
 
-def _refuse_unknown(raw: Any, kind: type[msgspec.Struct], at: tuple[str, ...], text: str, name: str) -> None:
-    fields = {field.name: field for field in msgspec.structs.fields(kind)}
-    for key, value in raw.items():
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1)
-            hint = f" Did you mean `{near[0]}`?" if near else f" Known keys: {', '.join(sorted(fields))}."
-            place = f"[{'.'.join(at)}] " if at else ""
-            raise ConfigError(f"{name}:{_line_of(text, (*at, key))}: {place}unknown key `{key}`.{hint}")
-        for inner, part, below in _parts(fields[key].type, value, (*at, key)):
-            _refuse_unknown(part, inner, below, text, name)
+def _refuse_unknown(raw: Any, kind: Any, place: Place) -> None:
+    """Refuse keys that no type has, however deep they stand."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(raw, dict):
+        fields = kind.__struct_fields__
+        for key in raw:
+            if key not in fields:
+                near = difflib.get_close_matches(key, fields, n=1)
+                hint = f" Did you mean `{near[0]}`?" if near else f" Known keys: {', '.join(sorted(fields))}."
+                section = f"[{_said(place)}] " if place else ""
+                raise ConfigError(f"{section}unknown key `{key}`.{hint}", (*place, key))
+    for deeper, part, below in _parts(kind, raw, place):
+        _refuse_unknown(part, deeper, below)
 
 
-def _parts(
-    kind: Any, value: Any, at: tuple[str, ...]
-) -> list[tuple[type[msgspec.Struct], dict[str, Any], tuple[str, ...]]]:
-    """The sections within a value: itself, those of a list or those of a table by name."""
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        return [(kind, value, at)] if isinstance(value, dict) else []
+def _parts(kind: Any, value: Any, place: Place) -> Iterator[tuple[Any, Any, Place]]:
+    """What a section, an array or a table by name is made of: type, value and place of each part."""
     of = typing.get_args(kind)
-    if typing.get_origin(kind) is tuple and isinstance(value, list):
-        return [part for each in value for part in _parts(of[0], each, at)]
-    if typing.get_origin(kind) is dict and isinstance(value, dict):
-        return [part for name, each in value.items() for part in _parts(of[1], each, (*at, name))]
-    return []
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(value, dict):
+        for field in msgspec.structs.fields(kind):
+            if field.name in value:
+                yield field.type, value[field.name], (*place, field.name)
+    elif typing.get_origin(kind) is tuple and isinstance(value, list):
+        for number, part in enumerate(value):
+            yield of[0], part, (*place, number)
+    elif typing.get_origin(kind) is dict and isinstance(value, dict):
+        for key, part in value.items():
+            yield of[1], part, (*place, key)
 
 
-def _line_of(text: str, keys: tuple[str, ...]) -> int:
-    """The line (from 1) on which a dotted key stands, as near as can be told; 1 if it is not found."""
-    best = 1
-    table: tuple[str, ...] = ()
-    for number, line in enumerate(text.splitlines(), 1):
-        header = re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", line)
-        if header:
-            table = tuple(part.strip().strip("\"'") for part in header[1].split("."))
-            if table == keys[: len(table)]:
+_KEY = r"""(?:"[^"\n]*"|'[^'\n]*'|[\w-]+)"""
+_KEYS = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
+_HEADER = re.compile(rf"\s*(\[\[?)\s*({_KEYS})\s*\]")
+_ASSIGNED = re.compile(rf"\s*({_KEYS})\s*=")
+_TOKEN = re.compile(
+    r"""#[^\n]*|\"{3}.*?\"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\\n])*"|'[^'\n]*'|[][{},\n]|[^][{},#"'\s]+""", re.DOTALL
+)
+
+
+def _line_of(text: str, place: Place) -> int:
+    """The line (from 1) on which something stands, as near as can be told; 1 if it is not found."""
+    best, table = 1, Place()
+    begun = 0
+    arrays: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+        if header := _HEADER.match(line):
+            table = _keys(header[2])
+            if header[1] == "[[":
+                arrays[header[2]] = arrays.get(header[2], -1) + 1
+                table = (*table, arrays[header[2]])
+            if table == place[: len(table)]:
                 best = number
-            continue
-        assigned = re.match(r"\s*([\w.\"'-]+)\s*=", line)
-        if assigned:
-            full = table + tuple(part.strip("\"'") for part in assigned[1].split("."))
-            if full == keys or (full == keys[: len(full)] and len(full) > len(table)):
-                return number
+        elif assigned := _ASSIGNED.match(line):
+            full = (*table, *_keys(assigned[1]))
+            if full == place[: len(full)]:
+                return number + _lines_to(text[begun + assigned.end() :], place[len(full) :])
+        begun += len(line)
     return best
+
+
+def _keys(dotted: str) -> tuple[str, ...]:
+    return tuple(key.strip("\"'") for key in re.findall(_KEY, dotted))
+
+
+def _lines_to(text: str, place: Place) -> int:
+    """How many lines down in a value that begins here an element of it stands, where it is an array."""
+    if not place or not isinstance(place[0], int):
+        return 0
+    depth, elements, fresh = 0, 0, True
+    for token in _TOKEN.finditer(text):
+        if token[0][0] in "#\n":
+            continue
+        if depth == 1 and fresh and token[0] not in "],":
+            if elements == place[0]:
+                return text.count("\n", 0, token.start())
+            elements, fresh = elements + 1, False
+        depth += (token[0] in "[{") - (token[0] in "]}")
+        fresh |= token[0] == "," and depth == 1
+        if not depth:
+            break
+    return 0
 
 
 def default_state_dir() -> Path:

@@ -28,7 +28,14 @@ class OtpBridgeError(Exception):
 
 
 class ConfigError(OtpBridgeError):
-    """The configuration is wrong."""
+    """The configuration is wrong.
+
+    `place` says where in otpbridge.toml, where that is known: keys, and numbers (from 0) in arrays.
+    """
+
+    def __init__(self, message: str, place: tuple[str | int, ...] = ()) -> None:
+        self.place = place
+        super().__init__(message)
 
 
 class StoreError(OtpBridgeError):

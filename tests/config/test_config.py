@@ -39,8 +39,8 @@ def test_everything_that_can_be_set_is_read():
         user = "portal"
         clients = ["acme", "globex"]
         may = ["verify", "enrol"]
-        [issuers]
-        acme = "Acme Hosting"
+        [clients.acme]
+        issuer = "Acme Hosting"
         """
     )
     assert read.key.source is KeySource.FILE
