@@ -90,6 +90,11 @@ class Placed:
         """The rule as errors name it."""
         return _where(self.stack, self.number, self.rule.text)
 
+    @property
+    def place(self) -> tuple[str | int, ...]:
+        """Where the rule stands in otpbridge.toml."""
+        return _in_file(self.stack, self.number)
+
     def action(self, verdict: Verdict) -> Action:
         """What a verdict of this rule does to the stack."""
         return self.rule.control.actions[verdict]
@@ -264,7 +269,7 @@ def _place(path: tuple[str, ...], level: int, stacks: Mapping[str, Sequence[str]
             if isinstance(rule, Inclusion):
                 _check_inclusion(rule.stack, path, stacks)
         except ConfigError as error:
-            raise ConfigError(f"{_where(stack, number, text)}: {error}") from None
+            raise ConfigError(f"{_where(stack, number, text)}: {error}", _in_file(stack, number)) from None
         if isinstance(rule, Rule):
             yield Placed(rule, level, stack, number)
             continue
@@ -285,6 +290,10 @@ def _check_inclusion(stack: str, path: tuple[str, ...], stacks: Mapping[str, Seq
 
 def _where(stack: str, number: int, text: str) -> str:
     return f"stack `{stack}`, rule {number} (`{text}`)"
+
+
+def _in_file(stack: str, number: int) -> tuple[str | int, ...]:
+    return ("stacks", stack, "rules", number - 1)
 
 
 # --- what is allowed but hardly meant ---
