@@ -1,4 +1,4 @@
-"""Run a verifier that may block, hang or misbehave: in a thread of its own, with an event loop of its own.
+"""Run verifiers that may block, hang or misbehave: each call in a thread of its own, with an event loop of its own.
 
 All that it does to its attempt is done on the daemon's event loop, one thing after the other, while the thread waits.
 What takes too long is left behind with its thread: it cannot be stopped, but nothing that it does counts any more.
@@ -10,21 +10,25 @@ import asyncio
 import concurrent.futures
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import PurePath
 from typing import Any, Generic, TypeVar
 
 from otpbridge.daemon.attempt import StoreAttempt
+from otpbridge.daemon.port import Port
+from otpbridge.daemon.room import Room, Threads
 from otpbridge.errors import OtpBridgeError
-from otpbridge.model import Context, Kind, Notice, Prompt, Secret, Token, Verdict
-from otpbridge.verify.api import Attempt, Enrolment, Verifier
+from otpbridge.model import Verdict
+from otpbridge.verify.api import Attempt
 from otpbridge.verify.registry import Made
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LEFT_BEHIND = 16
-"""With so many threads that never came back, a verifier is not asked any more."""
+_MOST_WISHES = 16
+"""What one call may want done at a time."""
 
 
 class TimeUpError(OtpBridgeError):
@@ -35,82 +39,73 @@ class AttemptOverError(OtpBridgeError):
     """The attempt that a verifier still works on has ended."""
 
 
-class Outside:
-    """A verifier, wrapped so that the daemon is safe from it. Raises TimeUpError where it takes too long.
+class FailedError(OtpBridgeError):
+    """A verifier has raised something. Says what and where, not more: the text of it may hold an answer."""
 
-    `seconds` is the time that it may take, without that of the person. It works on `made.at_once` attempts at a time;
-    those that wait for a person are none of them.
+
+class Shelter:
+    """Keeps verifiers that may block off the event loop. Outlives the stacks of one configuration."""
+
+    def __init__(self) -> None:
+        self._threads = Threads()
+        self._rooms: dict[str, Room] = {}
+
+    def over(self, made: Made, seconds: float) -> Made:
+        """A verifier as it can be asked on the event loop; `seconds` is the time that a call may take."""
+        if made.direct:
+            return made
+        room = self._rooms.setdefault(made.name, Room(made.at_once, self._threads))
+        return replace(made, verifier=Outside(made, room, seconds))
+
+
+class Outside:
+    """A verifier, wrapped so that the daemon is safe from it.
+
+    `seconds` is the time that a call may take, without that of the person. Raises what the verifier raises where it
+    is one of ours, else FailedError; TimeUpError; NoRoomError.
     """
 
-    def __init__(self, made: Made, seconds: float) -> None:
-        self._name = made.name
-        self._verifier = made.verifier
-        self._first = made.first_prompt
+    def __init__(self, made: Made, room: Room, seconds: float) -> None:
+        self._made = made
+        self._room = room
         self._seconds = seconds
-        self._room = asyncio.Semaphore(made.at_once)
-        self._left_behind = 0
 
     async def verify(self, attempt: Attempt) -> Verdict:
-        """See verify.api."""
+        """See verify.api. Where it refuses or fails, what it has spent or would tell on success is dropped."""
         assert isinstance(attempt, StoreAttempt)
-        if self._left_behind >= LEFT_BEHIND:
-            raise TimeUpError(f"{self._left_behind} calls of it never came back; restart the daemon")
-        if self._first is not None:
-            await attempt.ask(self._first)
-        work = _Work(self._name, self._verifier, attempt)
-        left = self._seconds
-        clock = asyncio.get_running_loop().time
-        holding = await self._enter(left)
+        self._room.check()
+        if self._made.first_prompt is not None:
+            await attempt.ask(self._made.first_prompt)
+        spends, notices = len(attempt.spends), len(attempt.afterwards)
+        said: Verdict | None = None
         try:
-            work.start()
-            while True:
-                begun = clock()
-                wanted = await work.next(left)
-                left -= clock() - begun
-                if isinstance(wanted, _End):
-                    return wanted.result()
-                if wanted.waits:
-                    # The person may take long; others must not wait for them.
-                    self._room.release()
-                    holding = False
-                    await wanted.run()
-                    holding = await self._enter(left)
-                else:
-                    await wanted.run()
-                wanted.hand_over()
-        except TimeUpError:
-            self._left_behind += 1
-            work.on_return(self._came_back)
-            raise
+            said = await self._call(attempt)
         finally:
-            work.close()
-            if holding:
-                self._room.release()
+            if said is not Verdict.SUCCESS or attempt.declined is not None:
+                del attempt.spends[spends:], attempt.afterwards[notices:]
+        return said
 
-    async def _enter(self, seconds: float) -> bool:
+    async def _call(self, attempt: StoreAttempt) -> Verdict:
+        await self._room.enter(self._seconds)
+        call = _Call(self._made, attempt, self._room, self._seconds)
         try:
-            async with asyncio.timeout(max(seconds, 0.0)):
-                return await self._room.acquire()
-        except TimeoutError:
-            raise TimeUpError("it is busy with other attempts") from None
-
-    def _came_back(self) -> None:
-        self._left_behind -= 1
-
-
-class _End:
-    """The thread is through."""
-
-    def __init__(self, outcome: concurrent.futures.Future[Verdict]) -> None:
-        self._outcome = outcome
-
-    def result(self) -> Verdict:
-        """What the verifier said, or raised."""
-        return self._outcome.result()
+            call.start()
+            while (wish := await call.next()) is not None:
+                if wish.waits:
+                    # The person may take long; others must not wait for them.
+                    call.leave()
+                    await wish.run()
+                    await call.enter()
+                else:
+                    await wish.run()
+                call.grant(wish)
+            return call.result()
+        finally:
+            call.close()
 
 
 class _Wish(Generic[T]):
-    """Something that the thread wants done on the event loop, while it waits for it."""
+    """Something that a thread wants done on the event loop, while it waits for it."""
 
     def __init__(self, make: Callable[[], Coroutine[Any, Any, T]], *, waits: bool) -> None:
         self._make = make
@@ -127,7 +122,7 @@ class _Wish(Generic[T]):
             self._error = error
 
     def hand_over(self) -> None:
-        """Let the thread go on."""
+        """Let the thread go on, with what came of it."""
         if not self.future.set_running_or_notify_cancel():
             return
         if self._error is not None:
@@ -136,118 +131,180 @@ class _Wish(Generic[T]):
             self.future.set_result(self._result)  # type: ignore[arg-type]  # run() has set it
 
 
-class _Work:
+class _Call:
     """One verifier at work on one attempt."""
 
-    def __init__(self, name: str, verifier: Verifier, attempt: StoreAttempt) -> None:
-        self._name = name
-        self._verifier = verifier
+    def __init__(self, made: Made, attempt: StoreAttempt, room: Room, seconds: float) -> None:
+        self._made = made
+        self._port = Port(attempt, self)
+        self._room = room
         self._loop = asyncio.get_running_loop()
-        self._wishes: asyncio.Queue[_Wish[Any] | _End] = asyncio.Queue()
-        self._port = _Port(attempt, self)
+        self._left = seconds
+        self._has_place = True
+        self._started = False
+        self._wishes: asyncio.Queue[_Wish[Any] | None] = asyncio.Queue()
+        self._outcome: Verdict | OtpBridgeError | None = None
+        self._overdue: asyncio.TimerHandle | None = None
+        self._lost = False
         self._lock = threading.Lock()
-        self._pending: _Wish[Any] | None = None
+        # These three only under the lock.
         self._closed = False
-        self._returned: Callable[[], None] | None = None
+        self._open: set[_Wish[Any]] = set()
+        self._task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+
+    # --- on the daemon's event loop ---
 
     def start(self) -> None:
-        """Begin, in a new thread."""
-        threading.Thread(target=self._run, name=f"verifier-{self._name}", daemon=True).start()
-
-    async def next(self, seconds: float) -> _Wish[Any] | _End:
-        """What the thread wants next. Raises TimeUpError."""
+        """Begin, in a new thread. Raises NoRoomError or RuntimeError where there can be none."""
+        self._room.threads.one_more()
         try:
-            async with asyncio.timeout(max(seconds, 0.0)):
+            threading.Thread(target=self._run, name=f"verifier-{self._made.name}", daemon=True).start()
+        except BaseException:
+            self._room.threads.one_less()
+            raise
+        self._started = True
+
+    async def next(self) -> _Wish[Any] | None:
+        """What the thread wants next; None once it has ended. Raises TimeUpError."""
+        begun = self._loop.time()
+        try:
+            async with asyncio.timeout(max(self._left, 0.0)):
                 return await self._wishes.get()
         except TimeoutError:
             raise TimeUpError("it took too long") from None
+        finally:
+            self._left -= self._loop.time() - begun
 
-    def on_return(self, call: Callable[[], None]) -> None:
-        """What to do on the event loop when a thread that was left behind comes back after all."""
-        self._returned = call
+    def leave(self) -> None:
+        """Give the place to others."""
+        self._has_place = False
+        self._room.leave()
+
+    async def enter(self) -> None:
+        """Take a place again. Raises NoRoomError."""
+        await self._room.enter(self._left)
+        self._has_place = True
+
+    def grant(self, wish: _Wish[Any]) -> None:
+        """Let the thread go on after a wish."""
+        with self._lock:
+            self._open.discard(wish)
+        wish.hand_over()
+
+    def result(self) -> Verdict:
+        """What the verifier said, or raised."""
+        if isinstance(self._outcome, OtpBridgeError):
+            raise self._outcome
+        assert self._outcome is not None
+        return self._outcome
 
     def close(self) -> None:
-        """Nothing that the thread does counts from now on."""
+        """The attempt goes on without the thread, which is told to stop and takes up a place until it does."""
         with self._lock:
             self._closed = True
-            pending = self._pending
-        if pending is not None and not pending.future.done():
-            pending.future.set_exception(AttemptOverError("the attempt is over"))
+            left_open, self._open = self._open, set()
+            task = self._task
+        for wish in left_open:
+            wish.future.cancel()
+        if not self._started or self._outcome is not None:
+            if self._has_place:
+                self._room.leave()
+            return
+        if not self._has_place:
+            self._room.take()
+        self._overdue = self._loop.call_later(max(self._left, 0.0), self._lose)
+        if task is not None:
+            own_loop, judging = task
+            _soon(own_loop, judging.cancel)
 
-    def wish(self, make: Callable[[], Coroutine[Any, Any, T]], *, waits: bool = False) -> asyncio.Future[T]:
-        """Called in the thread: have something done on the daemon's event loop."""
-        wish = _Wish(make, waits=waits)
-        with self._lock:
-            if self._closed:
-                raise AttemptOverError("the attempt is over")
-            self._pending = wish
-        self._loop.call_soon_threadsafe(self._wishes.put_nowait, wish)
-        return asyncio.wrap_future(wish.future)
+    def _end(self, outcome: Verdict | OtpBridgeError) -> None:
+        """The thread is through."""
+        self._outcome = outcome
+        self._room.threads.one_less()
+        self._wishes.put_nowait(None)
+        if self._overdue is not None:
+            # It was left behind and has come back.
+            self._overdue.cancel()
+            self._room.leave()
+            if self._lost:
+                self._room.find()
+
+    def _lose(self) -> None:
+        self._lost = True
+        self._room.lose()
+
+    # --- in the thread ---
 
     def _run(self) -> None:
-        outcome: concurrent.futures.Future[Verdict] = concurrent.futures.Future()
+        outcome: Verdict | OtpBridgeError
         try:
-            outcome.set_result(asyncio.run(self._verifier.verify(self._port)))
+            said: object = asyncio.run(self._judge())
         except BaseException as error:  # noqa: BLE001 - SystemExit too: whatever it raises is a refusal
-            outcome.set_exception(error if isinstance(error, Exception) else RuntimeError(type(error).__name__))
-        try:
-            self._loop.call_soon_threadsafe(self._end, outcome)
-        except RuntimeError:
-            log.debug("verifier %s came back after the daemon had stopped", self._name)
+            plain = isinstance(error, OtpBridgeError) and self._made.own
+            outcome = error if plain else FailedError(_brief(error))  # type: ignore[assignment]  # it is plain
+        else:
+            nonsense = f"it returned a {type(said).__name__}, not a verdict"
+            outcome = said if isinstance(said, Verdict) else FailedError(nonsense)
+        if not _soon(self._loop, self._end, outcome):
+            log.debug("verifier %s came back after the daemon had stopped", self._made.name)
 
-    def _end(self, outcome: concurrent.futures.Future[Verdict]) -> None:
-        self._wishes.put_nowait(_End(outcome))
-        if self._returned is not None:
-            self._returned()
+    async def _judge(self) -> Verdict:
+        own_loop, judging = asyncio.get_running_loop(), asyncio.current_task()
+        assert judging is not None
+        own_loop.set_exception_handler(self._unheeded)
+        with self._lock:
+            self._task = (own_loop, judging)
+        self.check()
+        return await self._made.verifier.verify(self._port)
+
+    def _unheeded(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log what a task of a verifier raised for nobody to see; asyncio would log its text."""
+        error = context.get("exception")
+        log.error("verifier %s: %s", self._made.name, "a task failed" if error is None else _brief(error))
+
+    def check(self) -> None:
+        """Raises AttemptOverError where the attempt is over."""
+        with self._lock:
+            self._check()
+
+    def do(self, call: Callable[[], T]) -> T:
+        """Do something here and now, while the attempt lasts. Raises AttemptOverError."""
+        with self._lock:
+            self._check()
+            return call()
+
+    async def send(self, make: Callable[[], Coroutine[Any, Any, T]], *, waits: bool = False) -> T:
+        """Have something done on the daemon's event loop. Raises AttemptOverError."""
+        here = asyncio.get_running_loop()
+        wish = _Wish(make, waits=waits)
+        with self._lock:
+            self._check()
+            if len(self._open) >= _MOST_WISHES:
+                raise RuntimeError(f"a verifier may want {_MOST_WISHES} things at a time")
+            self._open.add(wish)
+        if not _soon(self._loop, self._wishes.put_nowait, wish):
+            raise AttemptOverError("the daemon has stopped")
+        return await asyncio.wrap_future(wish.future, loop=here)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise AttemptOverError("the attempt is over")
 
 
-class _Port:
-    """The attempt as a verifier in a thread sees it (see verify.api.Attempt)."""
+def _soon(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: object) -> bool:
+    """Have a call made on the loop of another thread; says whether that loop still runs."""
+    try:
+        loop.call_soon_threadsafe(call, *arguments)
+    except RuntimeError:
+        return False
+    return True
 
-    def __init__(self, attempt: StoreAttempt, work: _Work) -> None:
-        self._attempt = attempt
-        self._work = work
-        self.now = attempt.now
-        self.user = attempt.user
-        self.client = attempt.client
-        self.context: Context = attempt.context
 
-    def tokens(self, kind: Kind) -> Sequence[Token]:
-        """See verify.api."""
-        return self._attempt.tokens(kind)
-
-    def secret(self, token: Token) -> Secret:
-        """See verify.api."""
-        return self._attempt.secret(token)
-
-    async def ask(self, prompt: Prompt, *, again: bool = False) -> str:
-        """See verify.api. What it does with an answer cannot be undone, so a miss is counted first."""
-
-        async def asked() -> str:
-            text = await self._attempt.ask(prompt, again=again)
-            if not self._attempt.reserved:
-                await self._attempt.reserve_now()
-            self.now = self._attempt.now
-            return text
-
-        return await self._work.wish(asked, waits=True)
-
-    async def tell(self, notice: Notice) -> None:
-        """See verify.api."""
-        await self._work.wish(lambda: self._attempt.tell(notice))
-
-    def tell_on_success(self, notice: Notice) -> None:
-        """See verify.api."""
-        self._attempt.tell_on_success(notice)
-
-    async def advance(self, token: Token, moving_factor: int, drift: int = 0) -> bool:
-        """See verify.api."""
-        return await self._work.wish(lambda: self._attempt.advance(token, moving_factor, drift))
-
-    async def strike(self, token: Token, place: int) -> bool:
-        """See verify.api."""
-        return await self._work.wish(lambda: self._attempt.strike(token, place))
-
-    async def enrol(self, *, trust_caller: bool = False) -> Enrolment | None:
-        """See verify.api. Only for verifiers that run on the daemon's event loop."""
-        return None
+def _brief(error: BaseException) -> str:
+    """The type of an error and where it was raised: all that is sure to hold no secret."""
+    trace = error.__traceback__
+    if trace is None:
+        return type(error).__name__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{type(error).__name__} in {PurePath(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno}"

@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 
 from otpbridge.config import DEFAULT_STACK, Config
-from otpbridge.daemon.outside import Outside
+from otpbridge.daemon.outside import Shelter
 from otpbridge.errors import OtpBridgeError
 from otpbridge.verify.loading import load
 from otpbridge.verify.stack import Stack
@@ -23,15 +23,19 @@ class UnknownStackError(OtpBridgeError):
 
 
 class Stacks:
-    """All stacks by name. Raises ConfigError where a rule cannot be read."""
+    """All stacks by name. Raises ConfigError where a rule cannot be read.
 
-    def __init__(self, config: Config) -> None:
-        self._stacks = load(config)
-        self.faults = sorted({m.fault for stack in self._stacks.values() for m in stack.made.values() if m.fault})
+    `shelter` is that of the stacks before these, where there were any: what they left behind is still there.
+    """
+
+    def __init__(self, config: Config, shelter: Shelter | None = None) -> None:
+        self.shelter = shelter or Shelter()
+        loaded = load(config)
+        self.faults = sorted({made.fault for stack in loaded.values() for made in stack.made.values() if made.fault})
         for fault in self.faults:
             log.error("%s", fault)
-        for stack in self._stacks.values():
-            self._shelter(stack, float(config.limits.verifier))
+        seconds = float(config.limits.verifier)
+        self._stacks = {name: self._sheltered(stack, seconds) for name, stack in loaded.items()}
 
     def choose(self, named: str | None, service: str) -> Stack:
         """The stack that is named, else the one named like the service, else `default`. Raises UnknownStackError."""
@@ -41,10 +45,7 @@ class Stacks:
             return self._stacks[named]
         return self._stacks.get(service) or self._stacks[DEFAULT_STACK]
 
-    @staticmethod
-    def _shelter(stack: Stack, seconds: float) -> None:
-        """Keep verifiers that may block off the event loop."""
-        assert isinstance(stack.made, dict)
-        for place, made in stack.made.items():
-            if not made.direct:
-                stack.made[place] = replace(made, verifier=Outside(made, seconds))
+    def _sheltered(self, stack: Stack, seconds: float) -> Stack:
+        """The stack with its verifiers that may block kept off the event loop."""
+        made = {place: self.shelter.over(each, seconds) for place, each in stack.made.items()}
+        return replace(stack, made=made)

@@ -1,33 +1,44 @@
 """Find verifiers by entry point, and make them with typed options.
 
 What is not installed, does not load or cannot be made is no reason for the others not to work: in its place stands
-a `Missing`, which says `authinfo_unavail`. Options that the verifier does not know are an error of the configuration.
+a `Missing`, which says `authinfo_unavail`. Options that the verifier does not take are an error of the configuration.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import difflib
 import logging
+import threading
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from otpbridge.errors import ConfigError
-from otpbridge.model import Factor, Prompt, Verdict
+from otpbridge.model import Factor, Prompt, PromptStyle, Verdict
 from otpbridge.verify.api import GROUP, Attempt, Verifier
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 AT_ONCE = 32
+MOST_AT_ONCE = 256
+LOAD_SECONDS = 5.0
+"""How long a package may take to be imported, and a verifier to be made."""
 
 _OWN = "otpbridge"
 
 Settings = Mapping[str, str | int | float | bool]
+
+
+class OptionError(ConfigError):
+    """A verifier does not take an option, or not with that value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,36 +51,51 @@ class Option:
     """As it would be written; None where the option must be given."""
 
 
-@dataclass(frozen=True, slots=True)
 class Installed:
-    """A verifier as its package declares it."""
+    """A verifier as its package declares it. Loaded once, and not on the caller's thread: importing may hang."""
 
-    name: str
-    target: str
-    package: str
-    version: str
-    entry: EntryPoint
-
-    def load(self) -> type[Any]:
-        """Its class. Raises ConfigError with what went wrong, whatever that was."""
-        try:
-            found = self.entry.load()
-        except Exception as error:  # noqa: BLE001 - a package may fail in any way while it is imported
-            raise ConfigError(f"verifier {self.name} ({self.target}) does not load: {_brief(error)}") from None
-        if not isinstance(found, type) or not callable(getattr(found, "verify", None)):
-            raise ConfigError(f"verifier {self.name} ({self.target}) is no class with a method `verify`")
-        return found
+    def __init__(self, entry: EntryPoint, package: str, version: str) -> None:
+        self.name = entry.name
+        self.target = entry.value
+        self.package = package
+        self.version = version
+        self._entry = entry
+        self._found: type[Any] | ConfigError | None = None
 
     @property
     def own(self) -> bool:
         """Whether it comes with otpbridge."""
         return self.package == _OWN
 
+    def load(self) -> type[Any]:
+        """Its class. Raises ConfigError with what went wrong, whatever that was."""
+        if self._found is None:
+            self._found = self._load()
+        if isinstance(self._found, ConfigError):
+            raise self._found
+        return self._found
+
+    def make(self, options: Any) -> Verifier:
+        """A verifier, with an instance of the `Options` of its class where it has any. Raises ConfigError."""
+        kind = self.load()
+        try:
+            made: Verifier = _bounded(kind if options is None else lambda: kind(options))
+        except ConfigError as error:
+            raise ConfigError(f"it cannot be made: {error}") from None
+        return made
+
+    def _load(self) -> type[Any] | ConfigError:
+        try:
+            found = _bounded(self._entry.load)
+        except ConfigError as error:
+            return ConfigError(f"it does not load: {error}")
+        if not isinstance(found, type) or not callable(getattr(found, "verify", None)):
+            return ConfigError("it is no class with a method `verify`")
+        return found
+
 
 class Missing:
     """Stands where a verifier could not be made."""
-
-    factor = Factor.SECOND
 
     async def verify(self, attempt: Attempt) -> Verdict:
         """`authinfo_unavail`."""
@@ -83,6 +109,8 @@ class Made:
     name: str
     verifier: Verifier
     factor: Factor
+    own: bool = False
+    """Whether it comes with otpbridge, so that the text of its errors is known to hold no secret."""
     enrols: bool = False
     direct: bool = False
     """Whether it runs on the event loop: one of ours that never blocks. All others get a thread."""
@@ -95,74 +123,104 @@ class Made:
 
 def installed() -> dict[str, Installed]:
     """The verifiers of all packages here, by name. Of two with one name otpbridge's own stays, else neither."""
-    found: dict[str, Installed] = {}
-    doubtful: set[str] = set()
+    found: dict[str, list[Installed]] = {}
     for entry in entry_points(group=GROUP):
-        package = entry.dist.name if entry.dist is not None else "?"
-        version = entry.dist.version if entry.dist is not None else "?"
-        here = Installed(entry.name, entry.value, package, version, entry)
-        before = found.get(entry.name)
-        if before is None or (here.own and not before.own):
-            found[entry.name] = here
-        elif not before.own and before != here:
-            doubtful.add(entry.name)
-    for name in doubtful - {name for name, each in found.items() if each.own}:
-        log.error("verifier %s is declared by several packages: none of them is used", name)
-        del found[name]
-    return found
+        about = entry.dist
+        here = Installed(entry, "?" if about is None else about.name, "?" if about is None else about.version)
+        found.setdefault(here.name, []).append(here)
+    return {name: chosen for name, several in found.items() if (chosen := _chosen(several)) is not None}
+
+
+def _chosen(several: list[Installed]) -> Installed | None:
+    own = [each for each in several if each.own]
+    if len(several) > 1:
+        packages = ", ".join(sorted(each.package for each in several))
+        used = "otpbridge's own is used" if own else "none of them is used"
+        log.error("verifier %s is declared by several packages (%s): %s", several[0].name, packages, used)
+    if own:
+        return own[0]
+    return several[0] if len(several) == 1 else None
 
 
 def options_of(kind: type[Any]) -> list[Option]:
-    """What can be set of a verifier class."""
-    options = getattr(kind, "Options", None)
+    """What can be set of a verifier class. Raises ConfigError where the class does not say it as it should."""
+    options = _options_class(kind)
     if options is None:
         return []
-    hints = typing.get_type_hints(options)
-    return [Option(field.name, _said(hints[field.name]), _written(field)) for field in dataclasses.fields(options)]
+    try:
+        hints = typing.get_type_hints(options)
+        return [
+            Option(field.name, _said(hints[field.name]), _written(field)) for field in dataclasses.fields(options)
+        ]
+    except Exception as error:  # noqa: BLE001 - what a package has there may fail in any way
+        raise ConfigError(f"its options cannot be read: {_brief(error)}") from None
 
 
 def make(name: str, given: Mapping[str, str], base: Settings, known: Mapping[str, Installed]) -> Made:
     """Make a verifier with the options of its rule over those of the configuration.
 
-    Raises ConfigError for options that it does not take.
+    Raises OptionError for options that it does not take.
     """
     here = known.get(name)
     if here is None:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean `{near[0]}`?" if near else f"Installed: {', '.join(sorted(known))}."
-        return _missing(name, f"there is no verifier `{name}`. {hint}")
+        return _missing(name, f"there is no verifier `{name}`. {_hint(name, known, 'Installed: ')}")
     try:
-        kind = here.load()
+        verifier = here.make(_options(here, {**base, **given}))
+        return _described(here, verifier)
+    except OptionError:
+        raise
     except ConfigError as error:
-        return _missing(name, str(error))
-    options = _options(name, kind, {**base, **given})
-    try:
-        verifier = kind() if options is None else kind(options)
-    except Exception as error:  # noqa: BLE001 - as with loading
-        return _missing(name, f"verifier {name} ({here.target}) cannot be made: {_brief(error)}")
+        return _missing(name, f"verifier {name} ({here.target}): {error}")
+
+
+def _described(here: Installed, verifier: Verifier) -> Made:
+    """A verifier with what its class says of itself. Raises ConfigError where that is nonsense."""
+    kind = here.load()
     factor = getattr(kind, "factor", Factor.SECOND)
+    first_prompt = getattr(kind, "first_prompt", None)
+    at_once = getattr(kind, "at_once", AT_ONCE)
     if not isinstance(factor, Factor):
-        return _missing(name, f"verifier {name} ({here.target}): `factor` is no otpbridge.model.Factor")
-    own = here.own
+        raise ConfigError("its `factor` is no otpbridge.model.Factor")
+    if first_prompt is not None and not _is_prompt(first_prompt):
+        raise ConfigError("its `first_prompt` is no otpbridge.model.Prompt")
+    if not isinstance(at_once, int) or not 1 <= at_once <= MOST_AT_ONCE:
+        raise ConfigError(f"its `at_once` is no number from 1 to {MOST_AT_ONCE}")
     return Made(
-        name,
+        here.name,
         verifier,
         factor,
-        enrols=own and getattr(kind, "enrols", False),
-        direct=own and not getattr(kind, "blocks", False),
-        first_prompt=getattr(kind, "first_prompt", None),
-        at_once=getattr(kind, "at_once", AT_ONCE),
+        own=here.own,
+        enrols=here.own and getattr(kind, "enrols", False),
+        direct=here.own and not getattr(kind, "blocks", False),
+        first_prompt=first_prompt,
+        at_once=at_once,
     )
 
 
-def _options(name: str, kind: type[Any], given: Settings) -> Any:
-    options = getattr(kind, "Options", None)
+def _is_prompt(prompt: object) -> bool:
+    return (
+        isinstance(prompt, Prompt)
+        and isinstance(prompt.text, str)
+        and isinstance(prompt.style, PromptStyle)
+        and isinstance(prompt.answer, str)
+    )
+
+
+def _options_class(kind: type[Any]) -> type[Any] | None:
+    options: type[Any] | None = getattr(kind, "Options", None)
+    if options is None or (isinstance(options, type) and dataclasses.is_dataclass(options)):
+        return options
+    raise ConfigError("its `Options` is no dataclass")
+
+
+def _options(here: Installed, given: Settings) -> Any:
+    """An instance of the options. Raises OptionError, and ConfigError where the fault is the verifier's."""
+    options = _options_class(here.load())
     known = [] if options is None else [field.name for field in dataclasses.fields(options)]
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"Did you mean `{near[0]}`?" if near else f"It takes {', '.join(known) or 'no options'}."
-            raise ConfigError(f"verifier {name} has no option `{key}`. {hint}")
+            hint = _hint(key, known, "It takes ") if known else "It takes no options."
+            raise OptionError(f"verifier {here.name} has no option `{key}`. {hint}")
     if options is None:
         return None
     try:
@@ -170,11 +228,36 @@ def _options(name: str, kind: type[Any], given: Settings) -> Any:
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
         place = f" {where.rstrip('`')}" if where else ""
-        raise ConfigError(f"verifier {name}, option{place}: {what}") from None
+        raise OptionError(f"verifier {here.name}, option{place}: {what}") from None
+    except Exception as error:  # noqa: BLE001 - as with loading
+        raise ConfigError(f"its options cannot be made: {_brief(error)}") from None
 
 
 def _missing(name: str, fault: str) -> Made:
-    return Made(name, Missing(), Factor.SECOND, direct=True, fault=fault)
+    # Whether it would be a first factor or a second is not known, so nothing may be waived of it.
+    return Made(name, Missing(), Factor.NEITHER, direct=True, fault=fault)
+
+
+def _bounded(call: Callable[[], T]) -> T:
+    """Run what a package brings. Raises ConfigError with what went wrong, whatever that was; it may hang, too."""
+    outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - SystemExit too, as of a script without a guard
+            outcome.set_exception(ConfigError(_brief(error)))
+
+    threading.Thread(target=run, name="verifier-loading", daemon=True).start()
+    try:
+        return outcome.result(LOAD_SECONDS)
+    except TimeoutError:
+        raise ConfigError(f"it takes more than {LOAD_SECONDS:g} seconds") from None
+
+
+def _hint(word: str, known: Iterable[str], before: str) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"Did you mean `{near[0]}`?" if near else f"{before}{', '.join(sorted(known))}."
 
 
 def _said(hint: Any) -> str:

@@ -1,0 +1,136 @@
+"""The attempt as a verifier in a thread sees it (see verify.api.Attempt): what comes from there is checked here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
+
+from otpbridge.daemon.attempt import StoreAttempt
+from otpbridge.model import Context, Kind, Notice, NoticeStyle, Prompt, PromptStyle, Secret, Token
+from otpbridge.verify.api import Enrolment
+
+T = TypeVar("T")
+
+_LONGEST_PROMPT = 512
+_LONGEST_NOTICE = 4096
+_LARGEST = 2**62
+_PLACES = 63
+
+
+class Errands(Protocol):
+    """Has things done for a thread, while its attempt lasts; after it, all of them raise AttemptOverError."""
+
+    def check(self) -> None:
+        """Nothing, while the attempt lasts."""
+
+    async def send(self, make: Callable[[], Coroutine[Any, Any, T]], *, waits: bool = False) -> T:
+        """Have something done on the daemon's event loop; with `waits`, it waits for a person."""
+
+    def do(self, call: Callable[[], T]) -> T:
+        """Do something here and now."""
+
+
+class Port:
+    """What a verifier in a thread is given."""
+
+    def __init__(self, attempt: StoreAttempt, errands: Errands) -> None:
+        self._attempt = attempt
+        self._errands = errands
+
+    @property
+    def now(self) -> float:
+        """See verify.api."""
+        return self._attempt.now
+
+    @property
+    def user(self) -> str:
+        """See verify.api."""
+        return self._attempt.user
+
+    @property
+    def client(self) -> str:
+        """See verify.api."""
+        return self._attempt.client
+
+    @property
+    def context(self) -> Context:
+        """See verify.api."""
+        return self._attempt.context
+
+    def tokens(self, kind: Kind) -> Sequence[Token]:
+        """See verify.api."""
+        self._errands.check()
+        return self._attempt.tokens(kind)
+
+    def secret(self, token: Token) -> Secret:
+        """See verify.api."""
+        self._errands.check()
+        return self._attempt.secret(token)
+
+    async def ask(self, prompt: Prompt, *, again: bool = False) -> str:
+        """See verify.api. What is done with an answer here cannot be undone, so a miss is counted first."""
+        _check_prompt(prompt)
+
+        async def asked() -> str:
+            text = await self._attempt.ask(prompt, again=bool(again))
+            if not self._attempt.reserved:
+                await self._attempt.reserve_now()
+            return text
+
+        return await self._errands.send(asked, waits=True)
+
+    async def tell(self, notice: Notice) -> None:
+        """See verify.api."""
+        _check_notice(notice)
+        await self._errands.send(lambda: self._attempt.tell(notice))
+
+    def tell_on_success(self, notice: Notice) -> None:
+        """See verify.api."""
+        _check_notice(notice)
+        self._errands.do(lambda: self._attempt.tell_on_success(notice))
+
+    async def advance(self, token: Token, moving_factor: int, drift: int = 0) -> bool:
+        """See verify.api."""
+        _check_number("moving_factor", moving_factor, 0, _LARGEST)
+        _check_number("drift", drift, -_LARGEST, _LARGEST)
+        return await self._errands.send(lambda: self._attempt.advance(token, moving_factor, drift))
+
+    async def strike(self, token: Token, place: int) -> bool:
+        """See verify.api."""
+        _check_number("place", place, 0, _PLACES)
+        return await self._errands.send(lambda: self._attempt.strike(token, place))
+
+    async def enrol(self, *, trust_caller: bool = False) -> Enrolment | None:
+        """See verify.api. Only otpbridge's own verifier enrols."""
+        return None
+
+
+def _check_prompt(prompt: object) -> None:
+    if not isinstance(prompt, Prompt) or not isinstance(prompt.style, PromptStyle):
+        raise TypeError("a verifier asks with an otpbridge.model.Prompt")
+    _check_text("the text of a prompt", prompt.text, _LONGEST_PROMPT)
+    _check_text("the name of an answer", prompt.answer, _LONGEST_PROMPT)
+
+
+def _check_notice(notice: object) -> None:
+    if not isinstance(notice, Notice) or not isinstance(notice.style, NoticeStyle):
+        raise TypeError("a verifier tells with an otpbridge.model.Notice")
+    _check_text("the text of a notice", notice.text, _LONGEST_NOTICE)
+
+
+def _check_text(what: str, text: object, longest: int) -> None:
+    """A text that fits into a message: anything else would break the reply to the whole attempt."""
+    if not isinstance(text, str):
+        raise TypeError(f"{what} is a str")
+    if len(text) > longest:
+        raise ValueError(f"{what} has at most {longest} characters")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"{what} cannot be encoded in UTF-8")
+
+
+def _check_number(what: str, number: object, least: int, below: int) -> None:
+    """A number that fits into the store: anything else would break the commit that it is a part of."""
+    if not isinstance(number, int):
+        raise TypeError(f"{what} is an int")
+    if not least <= number < below:
+        raise ValueError(f"{what} is out of range")
