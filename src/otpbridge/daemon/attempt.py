@@ -29,6 +29,16 @@ class TooManyQuestionsError(OtpBridgeError):
     """A verifier asks more often than may be asked in one attempt."""
 
 
+class TooMuchToldError(OtpBridgeError):
+    """A verifier tells the person more than fits into a reply."""
+
+
+_MOST_TOLD = 8192
+"""Characters that a person may be told in one attempt. Each is at most six bytes of the reply's 64 KiB."""
+_NOTICE = 64
+"""What a notice costs beside its text."""
+
+
 class Question:
     """A stack waits for the person. Awaiting it hands it to whoever runs the stack."""
 
@@ -51,6 +61,7 @@ class StoreAttempt:
         "_questions",
         "_responses",
         "_store",
+        "_told",
         "afterwards",
         "blocked",
         "candidate",
@@ -96,6 +107,7 @@ class StoreAttempt:
         self._answers: dict[str, str] = {}
         self._responses: list[str] = []
         self._declined: str | None = None
+        self._told = 0
         self.left_out = False
         """Whether the code was left out by who may leave it out."""
         self.candidate = candidate
@@ -176,14 +188,16 @@ class StoreAttempt:
         return text
 
     async def tell(self, notice: Notice) -> None:
-        """See verify.api."""
+        """See verify.api. Raises TooMuchToldError."""
+        self._count(notice)
         if self.deliver is not None:
             await self.deliver(notice)
         else:
             self.notices.append(notice)
 
     def tell_on_success(self, notice: Notice) -> None:
-        """See verify.api."""
+        """See verify.api. Raises TooMuchToldError."""
+        self._count(notice)
         self.afterwards.append(notice)
 
     async def advance(self, token: Token, moving_factor: int, drift: int = 0) -> bool:
@@ -191,7 +205,7 @@ class StoreAttempt:
         stored = self._stored(token)
         if not stored.seq:
             return False
-        if moving_factor < token.moving_factor or self._is_spent(token):
+        if moving_factor < stored.token.moving_factor or self._is_spent(token):
             self.reason = "code already used"
             return False
         self.spends.append((token, Spend(stored.seq, moving_factor + 1, drift)))
@@ -203,7 +217,7 @@ class StoreAttempt:
         if not stored.seq:
             return False
         bit = 1 << place
-        if token.moving_factor & bit or self._is_spent(token):
+        if stored.token.moving_factor & bit or self._is_spent(token):
             self.reason = "code already used"
             return False
         self.spends.append((token, Strike(stored.seq, bit)))
@@ -254,6 +268,11 @@ class StoreAttempt:
         )
         copy.answered(CODE, code)
         return copy
+
+    def _count(self, notice: Notice) -> None:
+        self._told += len(notice.text) + _NOTICE
+        if self._told > _MOST_TOLD:
+            raise TooMuchToldError("a person is told too much in one attempt")
 
     async def _question(self, prompt: Prompt) -> str:
         if not self.questions_left:

@@ -148,7 +148,11 @@ class Judge:
         opened.attempt.answer(responses or ("",))
         if subject.combined or (len(responses) == 1 and _asks_for_both(opened)):
             opened.attempt.splitter = partial(self._take_apart, opened)
-        step = await opened.run.resume()
+        try:
+            step = await opened.run.resume()
+        except BaseException:
+            self.abandon(opened)
+            raise
         if isinstance(step, Finding):
             return await self._conclude(opened, step)
         opened.run.close()
@@ -273,15 +277,19 @@ class Judge:
         attempt.may_decline = case.standing.may_decline
 
     async def _stepped(self, conversation: Conversation, answer: str | None) -> Question | Outcome:
-        step = await conversation.run.resume(answer)
-        if isinstance(step, Finding):
-            return await self._conclude(conversation, step)
-        attempt = conversation.attempt
-        # Another question tells something of the answers before it: they count now, whether or not it is answered.
-        if attempt.judged and not attempt.reserved and not await self._reserve(conversation):
-            conversation.run.close()
-            return await self._conclude(conversation, Finding(Verdict.MAXTRIES, undecided=False))
-        return step
+        try:
+            step = await conversation.run.resume(answer)
+            attempt = conversation.attempt
+            # Another question tells something of the answers before it: they count now, answered or not.
+            counts = isinstance(step, Question) and attempt.judged and not attempt.reserved
+            if counts and not await self._reserve(conversation):
+                conversation.run.close()
+                step = Finding(Verdict.MAXTRIES, undecided=False)
+        except BaseException:
+            # Whoever asked has gone: nobody else would give the conversation up.
+            self.abandon(conversation)
+            raise
+        return await self._conclude(conversation, step) if isinstance(step, Finding) else step
 
     async def _reserve(self, conversation: Conversation) -> bool:
         """Count a miss in advance, which a success takes back. Says whether the attempt may go on."""

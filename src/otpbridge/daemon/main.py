@@ -222,7 +222,7 @@ class Daemon:
         try:
             fresh = config.load(self._options.config_file)
             rights = Rights(fresh, os.geteuid(), uid_of)
-            stacks = Stacks(fresh)
+            stacks = Stacks(fresh, desk.judge.stacks.shelter)
         except OtpBridgeError as error:
             log.error("reload: %s. Nothing was changed", error)  # noqa: TRY400 - an admin's error, not ours
         else:
