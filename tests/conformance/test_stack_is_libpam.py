@@ -20,7 +20,7 @@ CODES = {verdict: getattr(pamstack, f"PAM_{verdict.name}") for verdict in Verdic
 SAID = [f"auth={verdict}" for verdict in Verdict]
 ACTIONS = [*Act, "1", "2", "3", "7"]
 KEYWORDS = ["required", "requisite", "sufficient", "optional"]
-MANY = settings(max_examples=100_000 if LONG else 3_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MANY = settings(max_examples=50_000 if LONG else 3_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 FIRST = {
     "nothing": "optional pam_debug.so auth=ignore",
     "success": "required pam_debug.so auth=success",
@@ -40,20 +40,19 @@ def own_rules(draw):
     return f"{control} pam_debug.so {draw(st.sampled_from(SAID))}"
 
 
-def stacks_of(rules_below, *stacks):
-    """Lists of rules, of which some name one of these stacks."""
-    naming = [f"{control} {stack}" for control, stack in product(("include", "substack"), stacks)]
-    return st.lists(
-        st.one_of(own_rules(), own_rules(), st.sampled_from(naming)) if naming else own_rules(), **rules_below
-    )
+def stacks_of(*below, **sizes):
+    """Lists of rules, of which some name one of the stacks below."""
+    naming = [f"{control} {stack}" for control, stack in product(("include", "substack"), below)]
+    rules = st.one_of(own_rules(), own_rules(), st.sampled_from(naming)) if naming else own_rules()
+    return st.lists(rules, **sizes)
 
 
 stacks = st.fixed_dictionaries(
     {
-        "top": stacks_of({"min_size": 1, "max_size": 6}, "one", "two", "three"),
-        "one": stacks_of({"max_size": 4}, "two", "three"),
-        "two": stacks_of({"max_size": 3}, "three"),
-        "three": stacks_of({"max_size": 3}),
+        "top": stacks_of("one", "two", "three", min_size=1, max_size=6),
+        "one": stacks_of("two", "three", max_size=4),
+        "two": stacks_of("three", max_size=3),
+        "three": stacks_of(max_size=3),
     }
 )
 
@@ -75,6 +74,8 @@ def judge(name, stacks):
     return Judgement(CODES[evaluation.verdict], tuple(said))
 
 
+@pytest.mark.campaign
+@pytest.mark.timeout(1800)
 @MANY
 @given(stacks)
 def test_random_stacks_are_judged_as_libpam_judges_them(libpam, stacks):
