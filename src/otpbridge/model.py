@@ -24,13 +24,12 @@ class Kind(enum.StrEnum):
     """One code that stands in for an authenticator until its time is up."""
     PASSWORD = "password"  # noqa: S105 - a kind, not a password
 
-    @property
-    def authenticates(self) -> bool:
-        """Whether a token of this kind is an authenticator, the second factor that a user can be required to have.
 
-        Recovery and registration codes only stand in for one, and a password is the first factor.
-        """
-        return self in {Kind.TOTP, Kind.HOTP, Kind.YUBIOTP}
+AUTHENTICATORS = frozenset({Kind.TOTP, Kind.HOTP, Kind.YUBIOTP})
+"""What a user can be required to have as a second factor.
+
+Recovery and registration codes only stand in for one, and a password is the first factor.
+"""
 
 
 class Factor(enum.Enum):
@@ -85,6 +84,29 @@ class Algorithm(enum.StrEnum):
     def seed_bytes(self) -> int:
         """Length of a new seed in bytes: the size of the hash's output (RFC 4226 §4 R6, RFC 6238 §5.1)."""
         return {Algorithm.SHA1: 20, Algorithm.SHA256: 32, Algorithm.SHA512: 64}[self]
+
+
+class Happening(enum.StrEnum):
+    """What people are told of as it happens (org.otpbridge.Notices)."""
+
+    TOKEN_CONFIRMED = "token_confirmed"  # noqa: S105 - as the others that begin so: a name
+    TOKEN_DISABLED = "token_disabled"  # noqa: S105
+    TOKEN_ENABLED = "token_enabled"  # noqa: S105
+    TOKEN_REVOKED = "token_revoked"  # noqa: S105
+    TOKENS_IMPORTED = "tokens_imported"
+    RECOVERY_CODES_MADE = "recovery_codes_made"
+    RECOVERY_CODE_USED = "recovery_code_used"
+    REGISTRATION_CODE_ISSUED = "registration_code_issued"
+    REGISTRATION_CODE_USED = "registration_code_used"
+    PASSWORD_SET = "password_set"  # noqa: S105
+    USER_RESET = "user_reset"
+    USER_LOCKED = "user_locked"
+    USER_UNLOCKED = "user_unlocked"
+    USER_EXEMPTED = "user_exempted"
+    EXEMPTION_ENDED = "exemption_ended"
+    ENFORCEMENT_SET = "enforcement_set"
+    BACKOFF_BEGAN = "backoff_began"
+    USER_REMOVED = "user_removed"
 
 
 class Secret:

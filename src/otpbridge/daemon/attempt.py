@@ -9,7 +9,7 @@ from typing import Any
 from otpbridge.daemon.decoys import Decoys
 from otpbridge.errors import OtpBridgeError
 from otpbridge.model import CODE, Context, Kind, Notice, Prompt, Secret, Token, Verdict
-from otpbridge.store.settle import Spend, Strike
+from otpbridge.store.settle import Ruling, Spend, Strike
 from otpbridge.store.store import Candidate, Store
 from otpbridge.store.tokens import StoredToken
 from otpbridge.verify.api import Enrolment
@@ -85,7 +85,9 @@ class StoreAttempt:
         "spends",
         "split",
         "splitter",
+        "turned_away",
         "user",
+        "wait",
     )
 
     def __init__(
@@ -125,9 +127,14 @@ class StoreAttempt:
         """Whether a verifier has been given an answer: then the attempt is a guess, whatever comes of it."""
         self.reserved: list[int] = []
         """When misses were counted in advance (Unix milliseconds)."""
-        self.reserve: Callable[[], Awaitable[bool]] | None = None
+        self.wait = 0
+        """The wait (milliseconds) that a miss counted in advance began."""
+        self.turned_away: Ruling | None = None
+        """Why a miss could not be counted in advance: then nothing more is judged."""
+        # What is called with the attempt holds nothing that holds the attempt: a circle is only freed now and then.
+        self.reserve: Callable[[StoreAttempt], Awaitable[bool]] | None = None
         """Counts a miss in advance; says whether the attempt may go on."""
-        self.splitter: Callable[[str], Awaitable[Split]] | None = None
+        self.splitter: Callable[[StoreAttempt, str], Awaitable[Split]] | None = None
         """Takes the next answer apart, where it is password and code in one."""
         self.split: Split | None = None
         self.spends: list[tuple[Token, Spend | Strike]] = []
@@ -136,7 +143,7 @@ class StoreAttempt:
         self.afterwards: list[Notice] = []
         """What the person is told once the attempt has passed."""
         self.deliver: Callable[[Notice], Awaitable[None]] | None = None
-        self.enrolment: Callable[[], Enrolment] | None = None
+        self.enrolment: Callable[[StoreAttempt], Enrolment] | None = None
         self.enrolled: str | None = None
         """The token that was enrolled in this attempt."""
         self.reason = "wrong code"
@@ -227,7 +234,7 @@ class StoreAttempt:
         """See verify.api."""
         if self.mode is not Mode.ENROL or self.enrolment is None or not (trust_caller or self.first_factor):
             return None
-        return self.enrolment()
+        return self.enrolment(self)
 
     # --- what the stack sees ---
 
@@ -248,7 +255,7 @@ class StoreAttempt:
 
     async def reserve_now(self) -> None:
         """Count a miss before more is judged. Raises TurnedAwayError."""
-        if self.reserve is not None and not await self.reserve():
+        if self.reserve is not None and not await self.reserve(self):
             self.blocked = True
             raise TurnedAwayError("back-off lets nothing be judged now")
 
@@ -284,7 +291,7 @@ class StoreAttempt:
         """Take an answer apart that may hold more than what was asked for."""
         assert self.splitter is not None
         splitter, self.splitter = self.splitter, None
-        self.split = await splitter(text)
+        self.split = await splitter(self, text)
         self._answers[CODE] = self.split.code
         if asked == CODE:
             return self.split.code

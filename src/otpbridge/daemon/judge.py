@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from otpbridge.config import AccountRule, Config, Policy
 from otpbridge.daemon import accounts, policy
@@ -83,8 +83,7 @@ class Subject:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(NamedTuple):
     """An attempt as policy sees it, before anything is asked."""
 
     candidate: Candidate
@@ -98,7 +97,7 @@ class Case:
 class Conversation:
     """One attempt that goes on over several calls."""
 
-    __slots__ = ("attempt", "case", "run", "started", "subject", "turned_away", "wait")
+    __slots__ = ("attempt", "case", "run", "started", "subject")
 
     def __init__(self, subject: Subject, case: Case, attempt: StoreAttempt, run: Run, started: float) -> None:
         self.subject = subject
@@ -106,10 +105,6 @@ class Conversation:
         self.attempt = attempt
         self.run = run
         self.started = started
-        self.wait = 0
-        """The wait (milliseconds) that a miss counted in advance began."""
-        self.turned_away: Ruling | None = None
-        """Why a miss could not be counted in advance: then nothing more is judged."""
 
     @property
     def waived(self) -> str | None:
@@ -139,6 +134,7 @@ class Judge:
         self._random = random
         self._host = host
         self._decoys = Decoys(store.vault, random)
+        self._policies: dict[tuple[str | None, str], tuple[Policy, Backoff]] = {}
 
     async def check(self, subject: Subject, responses: Sequence[str]) -> Outcome:
         """Judge an attempt whose responses are all given. Raises UnknownStackError."""
@@ -146,8 +142,8 @@ class Judge:
         if isinstance(opened, Outcome):
             return await self._note(subject, opened)
         opened.attempt.answer(responses or ("",))
-        if subject.combined or (len(responses) == 1 and _asks_for_both(opened)):
-            opened.attempt.splitter = partial(self._take_apart, opened)
+        if subject.combined or (len(responses) == 1 and opened.case.stack.both_factors):
+            opened.attempt.splitter = partial(self._take_apart, opened.case.stack)
         try:
             step = await opened.run.resume()
         except BaseException:
@@ -175,16 +171,17 @@ class Judge:
             self.abandon(conversation)
             return _unavailable(error)
         if conversation.subject.combined and attempt.split is None:
-            attempt.splitter = partial(self._take_apart, conversation)
+            attempt.splitter = partial(self._take_apart, conversation.case.stack)
         attempt.answer(responses[1:])
         return await self._stepped(conversation, responses[0] if responses else "")
 
     def abandon(self, conversation: Conversation) -> None:
         """Give a conversation up. What was judged in it has been counted already; now it is also written down."""
+        attempt = conversation.attempt
         conversation.run.close()
-        if conversation.attempt.judged:
+        if attempt.judged:
             outcome = Outcome(Verdict.AUTH_ERR, "left before the verdict")
-            row = conversation.subject.event("verify", outcome, detail=_began(conversation, conversation.wait))
+            row = conversation.subject.event("verify", outcome, detail=_began(attempt, attempt.wait))
             noting = self._store.change(lambda transaction: transaction.audit(row), self._now_ms())
             noting.add_done_callback(_forget)
 
@@ -224,17 +221,9 @@ class Judge:
             questions=self._config.limits.questions,
         )
         conversation = Conversation(subject, case, attempt, Run(case.stack.evaluate(attempt)), now)
-        attempt.reserve = partial(self._reserve, conversation)
+        attempt.reserve = partial(self._reserve, subject, case)
         if case.standing.mode is Mode.ENROL:
-            about = subject.event("token confirmed", Outcome(Verdict.SUCCESS, "enrolled at login"))
-            attempt.enrolment = lambda: LoginEnrolment(
-                self._store,
-                self._config,
-                attempt,
-                host=self._host,
-                random=self._random,
-                about=replace(about, verdict=None),
-            )
+            attempt.enrolment = partial(self._enrolment, subject)
         return conversation
 
     async def case(self, subject: Subject, stack: Stack | None = None) -> Case:
@@ -242,7 +231,7 @@ class Judge:
         context = subject.context
         if stack is None:
             stack = self.stacks.choose(subject.stack, context.service)
-        held = self._config.policy_of(subject.client, stack.name)
+        held, rule = self._held(subject.client, stack.name)
         group = None
         if held.exempt_groups and subject.client == LOCAL:
             # In a thread, and before the rest is read: where accounts come from a directory it may take long.
@@ -258,7 +247,17 @@ class Judge:
             enrols=stack.enrols,
         )
         stands = policy.standing(candidate, held, self._clock(), about)
-        return Case(candidate, stack, held, self._config.throttle.per_user(held), stands, sighting)
+        return Case(candidate, stack, held, rule, stands, sighting)
+
+    def _held(self, client: str, stack: str) -> tuple[Policy, Backoff]:
+        """What holds for the users of a client at a stack, with their back-off."""
+        # Clients that the configuration does not name are all alike, and there may be many.
+        key = (client if client in self._config.clients else None, stack)
+        found = self._policies.get(key)
+        if found is None:
+            held = self._config.policy_of(client, stack)
+            found = self._policies[key] = (held, self._config.throttle.per_user(held))
+        return found
 
     def _passed_within(self, sighting: Sighting, ms: int) -> bool:
         at = self._store.seen_at(sighting)
@@ -282,7 +281,7 @@ class Judge:
             attempt = conversation.attempt
             # Another question tells something of the answers before it: they count now, answered or not.
             counts = isinstance(step, Question) and attempt.judged and not attempt.reserved
-            if counts and not await self._reserve(conversation):
+            if counts and not await self._reserve(conversation.subject, conversation.case, attempt):
                 conversation.run.close()
                 step = Finding(Verdict.MAXTRIES, undecided=False)
         except BaseException:
@@ -291,24 +290,29 @@ class Judge:
             raise
         return await self._conclude(conversation, step) if isinstance(step, Finding) else step
 
-    async def _reserve(self, conversation: Conversation) -> bool:
+    async def _reserve(self, subject: Subject, case: Case, attempt: StoreAttempt) -> bool:
         """Count a miss in advance, which a success takes back. Says whether the attempt may go on."""
         now = self._now_ms()
-        settlement = self._settlement(conversation, passed=False, now=now, conclude=lambda ruling: (None, ruling))
+        settlement = _settlement(
+            subject, case, attempt, passed=False, now=now, conclude=lambda ruling: (None, ruling)
+        )
         ruling: Ruling = await self._store.settle(replace(settlement, reserved=()))
         if ruling.settled is not Settled.MISSED:
-            conversation.turned_away = ruling
+            attempt.turned_away = ruling
             return False
-        conversation.attempt.reserved.append(now)
-        conversation.wait = max(conversation.wait, ruling.wait)
+        attempt.reserved.append(now)
+        attempt.wait = max(attempt.wait, ruling.wait)
         return True
 
-    async def _take_apart(self, conversation: Conversation, text: str) -> Split:
+    def _enrolment(self, subject: Subject, attempt: StoreAttempt) -> LoginEnrolment:
+        about = replace(subject.event("token confirmed", Outcome(Verdict.SUCCESS, "enrolled at login")), verdict=None)
+        return LoginEnrolment(self._store, self._config, attempt, host=self._host, random=self._random, about=about)
+
+    async def _take_apart(self, stack: Stack, attempt: StoreAttempt, text: str) -> Split:
         """Find the code in an answer that holds a password too: one of the user's, else what looks most like a code.
 
         Whatever is found is judged as if it had been typed into two fields.
         """
-        attempt = conversation.attempt
         if attempt.mode is Mode.WAIVED:
             return whole(text)
         digits = {
@@ -319,7 +323,7 @@ class Judge:
         found = splits(text, digits or {6})
         if len(found) > 1 or attempt.may_decline:
             for split in found:
-                if await self._fits(conversation.case.stack, attempt.trial(split.code)):
+                if await self._fits(stack, attempt.trial(split.code)):
                     return split
         if not found or attempt.may_decline:
             return whole(text)
@@ -343,10 +347,10 @@ class Judge:
     async def _conclude(self, conversation: Conversation, found: Finding) -> Outcome:
         """What a stack's finding amounts to."""
         attempt, subject = conversation.attempt, conversation.subject
-        if conversation.turned_away is not None:
+        if attempt.turned_away is not None:
             # It was counted as refused when it was turned away.
-            _, outcome = self._ruled(conversation, Verdict.AUTH_ERR, attempt.reason, conversation.turned_away)
-            return await self._note(subject, outcome, detail=_began(conversation, conversation.wait))
+            _, outcome = self._ruled(conversation, Verdict.AUTH_ERR, attempt.reason, attempt.turned_away)
+            return await self._note(subject, outcome, detail=_began(attempt, attempt.wait))
         waived = conversation.waived
         if found.undecided and waived is not None:
             return await self._note(subject, self._noticed(conversation, Outcome(Verdict.IGNORE, waived)))
@@ -366,8 +370,10 @@ class Judge:
             return await self._note(subject, Outcome(verdict, reason))
         passed = verdict is Verdict.SUCCESS
         outcome: Outcome = await self._store.settle(
-            self._settlement(
-                conversation,
+            _settlement(
+                subject,
+                conversation.case,
+                attempt,
                 passed=passed,
                 # Not the time of the answer: seen from before the last miss, the longest wait looks like a stepped
                 # clock.
@@ -378,24 +384,6 @@ class Judge:
         if outcome.verdict is Verdict.SUCCESS:
             await self._take_notice(conversation)
         return outcome
-
-    def _settlement(
-        self, conversation: Conversation, *, passed: bool, now: int, conclude: Callable[[Ruling], Any]
-    ) -> Settlement[Any]:
-        subject, attempt, case = conversation.subject, conversation.attempt, conversation.case
-        source = subject.context.rhost
-        shown = passed and (bool(attempt.spends) or attempt.enrolled is not None)
-        return Settlement(
-            subject=users.subject_key(subject.client, subject.user),
-            source=users.source_key(source) if source else None,
-            passed=passed,
-            spends=tuple(spend for _, spend in attempt.spends) if passed else (),
-            now=now,
-            rule=case.rule,
-            conclude=conclude,
-            reserved=tuple(attempt.reserved),
-            sighting=case.sighting if shown else None,
-        )
 
     def _ruled(
         self, conversation: Conversation, verdict: Verdict, reason: str, ruling: Ruling
@@ -419,7 +407,7 @@ class Judge:
             case Settled.FAILED:
                 outcome = Outcome(Verdict.AUTHINFO_UNAVAIL, "the store could not be written")
         if ruling.settled in {Settled.MISSED, Settled.SPENT}:
-            detail = _began(conversation, max(ruling.wait, conversation.wait))
+            detail = _began(attempt, max(ruling.wait, attempt.wait))
         return conversation.subject.event("verify", outcome, token, detail), outcome
 
     def _noticed(self, conversation: Conversation, outcome: Outcome) -> Outcome:
@@ -428,6 +416,8 @@ class Judge:
         user = attempt.candidate.user
         left = (Notice(user.notice),) if user is not None and user.notice else ()
         code = attempt.split.span if attempt.split is not None and attempt.split.length else None
+        if code is None and not left and not attempt.afterwards:
+            return outcome
         return replace(outcome, notices=(*attempt.afterwards, *left), code=code)
 
     async def _take_notice(self, conversation: Conversation) -> None:
@@ -463,6 +453,30 @@ class Judge:
         return int(self._clock() * 1000)
 
 
+def _settlement(
+    subject: Subject,
+    case: Case,
+    attempt: StoreAttempt,
+    *,
+    passed: bool,
+    now: int,
+    conclude: Callable[[Ruling], Any],
+) -> Settlement[Any]:
+    source = subject.context.rhost
+    shown = passed and (bool(attempt.spends) or attempt.enrolled is not None)
+    return Settlement(
+        subject=users.subject_key(subject.client, subject.user),
+        source=users.source_key(source) if source else None,
+        passed=passed,
+        spends=tuple([spend for _, spend in attempt.spends]) if passed else (),
+        now=now,
+        rule=case.rule,
+        conclude=conclude,
+        reserved=tuple(attempt.reserved),
+        sighting=case.sighting if shown else None,
+    )
+
+
 def _sighting(subject: Subject) -> Sighting | None:
     """Where a success counts again; None where that cannot be told for sure."""
     context = subject.context
@@ -470,12 +484,6 @@ def _sighting(subject: Subject) -> Sighting | None:
     if not subject.believed or not source:
         return None
     return Sighting(subject.client, subject.user, context.service, source)
-
-
-def _asks_for_both(conversation: Conversation) -> bool:
-    """Whether a stack may ask for a password, and then for a code."""
-    factors = {made.factor for made in conversation.case.stack.made.values()}
-    return {Factor.FIRST, Factor.SECOND} <= factors
 
 
 def _used(attempt: StoreAttempt) -> Detail | None:
@@ -489,9 +497,9 @@ def _used(attempt: StoreAttempt) -> Detail | None:
     return None
 
 
-def _began(conversation: Conversation, wait: int) -> Detail | None:
+def _began(attempt: StoreAttempt, wait: int) -> Detail | None:
     """What the audit log says of the miss that began a wait (milliseconds) of a user who is in the store."""
-    if not wait or conversation.attempt.candidate.user is None:
+    if not wait or attempt.candidate.user is None:
         return None
     return {"wait": -(-wait // 1000)}
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import functools
 import ipaddress
 import pwd
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from otpbridge.config import CallerEntry, Config, Policy, Right, UnknownUsers
 from otpbridge.errors import ConfigError
@@ -53,6 +55,13 @@ class Rights:
             return Authority.CALLER
         return Authority.NONE
 
+    def anywhere(self, caller: Caller, right: Right) -> bool:
+        """Whether there is any client for whose users a caller has a right."""
+        if caller.admin_socket or caller.uid in self._admins:
+            return True
+        grant = self._grants.get(caller.uid)
+        return grant is not None and right in grant.rights and bool(grant.clients)
+
     async def authority(self, caller: Caller, client: str, user: str, right: Right) -> Authority:
         """The role in which a caller may act on one user: what is given to it, else itself."""
         given = self.given(caller, client, right)
@@ -78,8 +87,7 @@ def _grant(entry: CallerEntry, uid_of: Callable[[str], int | None]) -> tuple[int
     return uid, _Grant(frozenset(entry.clients), frozenset(entry.may))
 
 
-@dataclass(frozen=True, slots=True)
-class Circumstances:
+class Circumstances(NamedTuple):
     """What is known of an attempt when policy decides on it.
 
     `trusted` and `group` are the network and the group that exempt it, if any; `grace` says whether the same person
@@ -94,8 +102,7 @@ class Circumstances:
     enrols: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """What policy makes of an attempt: what is asked, why, and whether the person may leave a code out."""
 
     mode: Mode
@@ -171,7 +178,10 @@ def trusted_network(rhost: str, policy: Policy) -> str | None:
         return None
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
-    return next((each for each in policy.trusted_networks if address in ipaddress.ip_network(each)), None)
+    return next((each for each in policy.trusted_networks if address in _network(each)), None)
+
+
+_network = functools.lru_cache(maxsize=1024)(ipaddress.ip_network)
 
 
 def account(candidate: Candidate, stands: Standing, *, seen: bool | None) -> tuple[Verdict, str]:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from otpbridge.errors import StoreError
 from otpbridge.model import (
+    AUTHENTICATORS,
     Algorithm,
     Backoff,
     Enforcement,
@@ -54,7 +55,7 @@ class Candidate:
     @property
     def has_authenticator(self) -> bool:
         """Whether there is a token that a second factor can be shown with, other than a stand-in."""
-        return any(stored.token.kind.authenticates for stored in self.tokens)
+        return any(stored.token.kind in AUTHENTICATORS for stored in self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +183,10 @@ class Store:
     def tidy(self, transaction: Transaction) -> None:
         """Forget back-off rows that count nothing any more."""
         t, seen = tables.throttle, tables.seen
-        # Misses decay by the time that passes alone, so a row is only worth its place while some are left.
-        gone = (t.c.misses <= (transaction.now - t.c.last) // self._per_source.forget) & (
-            t.c.not_before < transaction.now
+        # Misses decay by the time that passes alone, so a row is only worth its place while some are left, or while
+        # the wait that they began goes on: it may be longer than it takes to forget them. All rules forget alike.
+        gone = (t.c.misses <= (transaction.now - t.c.since) // self._per_source.forget) & (
+            t.c.not_before <= transaction.now
         )
         transaction.connection.execute(delete(t).where(gone, ~t.c.key.startswith("token/")))
         transaction.connection.execute(

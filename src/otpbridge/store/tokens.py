@@ -9,9 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, ScalarSelect, Select, and_, delete, exists, insert, or_, select, update
 
 from otpbridge.errors import ConflictError, NotFoundError
-from otpbridge.model import Algorithm, Kind, OtpParameters, State, Token
+from otpbridge.model import AUTHENTICATORS, Algorithm, Kind, OtpParameters, State, Token
 from otpbridge.store import tables
-from otpbridge.store.users import AUTHENTICATORS
 from otpbridge.store.writer import Transaction
 
 
@@ -51,6 +50,14 @@ class StoredToken:
     token: Token
     seq: int
     sealed: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a token is called among people."""
+
+    kind: Kind
+    label: str
 
 
 def columns(token: Token) -> dict[str, Any]:
@@ -135,6 +142,13 @@ def find(connection: Connection, token_id: str) -> StoredToken:
     if row is None:
         raise NoSuchTokenError(token_id)
     return _stored(row)
+
+
+def named(connection: Connection, ids: Collection[str]) -> dict[str, Named]:
+    """What tokens are called, by id, as far as they are in the store."""
+    table = tables.token
+    rows = connection.execute(select(table.c.id, table.c.kind, table.c.label).where(table.c.id.in_(ids))).all()
+    return {row.id: Named(Kind(row.kind), row.label) for row in rows}
 
 
 def of_user(connection: Connection, client: str, name: str, *, revoked: bool = False) -> list[StoredToken]:

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 from otpbridge.errors import ConflictError, NotFoundError
-from otpbridge.model import Enforcement, Kind, State, ThrottleState, User
+from otpbridge.model import AUTHENTICATORS, Enforcement, State, ThrottleState, User
 from otpbridge.store import tables
 from otpbridge.store.writer import Transaction
 
@@ -55,9 +55,6 @@ class NoAuthenticatorError(ConflictError):
     def __init__(self, client: str, user: str) -> None:
         self.client, self.user = client, user
         super().__init__(f"user {user} of client {client} has no active authenticator: enrol one first")
-
-
-AUTHENTICATORS = [kind for kind in Kind if kind.authenticates]
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,15 +73,9 @@ def derive(secret: Secret, purpose: str) -> Secret:
 def token_identity(token: Token) -> bytes:
     """What a token's sealed seed is bound to: id, client, user, kind and parameters, each with its length."""
     parts = token.parameters
-    fields = (
-        "token",
-        token.id,
-        token.client,
-        token.user,
-        token.kind,
-        f"{parts.algorithm} {parts.digits} {parts.period} {parts.t0}",
-    )
-    return b"".join(len(raw).to_bytes(4, "big") + raw for raw in (field.encode() for field in fields))
+    settings = f"{parts.algorithm} {parts.digits} {parts.period} {parts.t0}"
+    fields = [text.encode() for text in ("token", token.id, token.client, token.user, token.kind, settings)]
+    return b"".join([part for raw in fields for part in (len(raw).to_bytes(4, "big"), raw)])
 
 
 def _derive(master: Secret, salt: bytes) -> tuple[bytes, bytes]:

@@ -9,7 +9,7 @@ import enum
 from dataclasses import dataclass
 
 from otpbridge.model import Verdict
-from otpbridge.verify.rules import Act, Action, Entrance, Jump, Placed, Program
+from otpbridge.verify.rules import Act, Action, Jump, Placed, Program
 
 
 class Impression(enum.Enum):
@@ -48,22 +48,15 @@ _DENIED = _State(Impression.NEGATIVE, Verdict.PERM_DENIED)
 class Evaluation:
     """One evaluation of a program: run `rule`, `give` its verdict, until there is no rule left."""
 
-    __slots__ = ("_entered", "_place", "_program", "_state")
+    __slots__ = ("_entered", "_place", "_program", "_state", "rule")
 
     def __init__(self, program: Program) -> None:
         self._program = program
         self._state = _BEGINNING
         self._entered = {0: _BEGINNING}
-        self._go_to(0)
-
-    @property
-    def rule(self) -> Placed | None:
+        self.rule: Placed | None
         """The rule to run next; None at the end."""
-        if self._place == len(self._program.elements):
-            return None
-        element = self._program.elements[self._place]
-        assert isinstance(element, Placed)
-        return element
+        self._go_to(0)
 
     @property
     def verdict(self) -> Verdict:
@@ -116,7 +109,12 @@ class Evaluation:
     def _go_to(self, place: int) -> None:
         """Go to an element, and into substacks that begin there; remember the state that `reset` brings back."""
         elements = self._program.elements
-        while place < len(elements) and isinstance(element := elements[place], Entrance):
+        self.rule = None
+        while place < len(elements):
+            element = elements[place]
+            if isinstance(element, Placed):
+                self.rule = element
+                break
             self._entered[element.level + 1] = self._state
             place += 1
         self._place = place

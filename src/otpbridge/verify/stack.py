@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from otpbridge.errors import OtpBridgeError
@@ -58,20 +58,25 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A program with a verifier for each rule, by the identity of the rule."""
+    """A program with a verifier for each rule, by the identity of the rule.
+
+    `enrols` says whether a rule of it enrols, `both_factors` whether it may ask for a password and for a code.
+    """
 
     program: Program
     made: Mapping[int, Made]
+    enrols: bool = field(init=False)
+    both_factors: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        factors = {each.factor for each in self.made.values()}
+        object.__setattr__(self, "enrols", any(each.enrols for each in self.made.values()))
+        object.__setattr__(self, "both_factors", {Factor.FIRST, Factor.SECOND} <= factors)
 
     @property
     def name(self) -> str:
         """The name of the stack."""
         return self.program.name
-
-    @property
-    def enrols(self) -> bool:
-        """Whether a rule of it enrols."""
-        return any(made.enrols for made in self.made.values())
 
     def of(self, rule: Placed) -> Made:
         """The verifier of a rule."""
