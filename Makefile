@@ -55,7 +55,7 @@ fuzz: .venv/.ready ## long fuzzing of the PAM module's parsers (FUZZ_SECONDS=600
 	OTPBRIDGE_FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(PY) -m pytest -m campaign -k fuzz tests/pam
 
 soak: .venv/.ready pam ## long form of the races and crashes that `make test` runs in short
-	OTPBRIDGE_LONG=1 $(PY) -m pytest -n 1 -m campaign tests/system
+	OTPBRIDGE_LONG=1 $(PY) -m pytest -n 1 -m campaign tests/system tests/conformance
 
 lock: ## renew the hashed locks (needs uv)
 	uv pip compile pyproject.toml --all-extras --group dev --generate-hashes --universal --python-version 3.11 \

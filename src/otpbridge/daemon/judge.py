@@ -352,7 +352,7 @@ class Judge:
             _, outcome = self._ruled(conversation, Verdict.AUTH_ERR, attempt.reason, attempt.turned_away)
             return await self._note(subject, outcome, detail=_began(attempt, attempt.wait))
         waived = conversation.waived
-        if found.undecided and waived is not None:
+        if waived is not None and (found.undecided or found.verdict is Verdict.IGNORE):
             return await self._note(subject, self._noticed(conversation, Outcome(Verdict.IGNORE, waived)))
         if attempt.candidate.user is not None and attempt.candidate.user.locked_at is not None:
             return await self._settle(conversation, Verdict.AUTH_ERR, "user is locked")
