@@ -9,7 +9,7 @@ import shutil
 import time
 
 import pytest
-from daemon_rig import Daemon, command, enrolled, private_folder, provision
+from daemon_rig import ONE_TIME, Daemon, command, enrolled, private_folder, provision
 
 from otpbridge.model import Kind
 from otpbridge.wire import messages
@@ -88,17 +88,61 @@ def test_time_based_codes_spent_after_the_backup_stay_spent(daemon, with_old_sto
             assert not client.verify(user, key.code(4)).ok
 
 
-def test_counter_codes_spent_after_the_backup_stay_spent(daemon):
-    """Where the replaced store can be read, its counters are carried over: tokens go on where they were."""
-    with daemon:
-        key = provision(daemon, ["alice"], kind=Kind.HOTP)["alice"]
+@pytest.mark.parametrize("kind", [Kind.HOTP, Kind.YUBIOTP, Kind.RECOVERY])
+def test_codes_spent_after_the_backup_stay_spent(daemon, kind):
+    """Where the replaced store can be read, what was spent is carried over: tokens go on where they were."""
+    with daemon, daemon.client() as client:
+        key = provision(daemon, ["alice"], kind=kind)["alice"]
+        assert client.verify("alice", key.code()).ok
         path = take(daemon)
-        with daemon.client() as client:
-            assert all(client.verify("alice", key.code(counter)).ok for counter in range(3))
+        assert all(client.verify("alice", key.code(ahead)).ok for ahead in (1, 2))
     assert "carried over" in restored(daemon, path)
     with daemon, daemon.client() as client:
-        assert not any(client.verify("alice", key.code(counter)).ok for counter in range(3))
+        assert not any(client.verify("alice", key.code(ahead)).ok for ahead in range(3))
         assert client.verify("alice", key.code(3)).ok
+        assert not client.verify("alice", key.code(3)).ok
+
+
+def test_recovery_codes_spent_before_and_after_the_backup_stay_spent(daemon):
+    """Codes are struck out one by one, in any order: those of the backup and those of the replaced store are gone."""
+    with daemon, daemon.client() as client:
+        paper = provision(daemon, ["alice"], kind=Kind.RECOVERY)["alice"]
+        assert client.verify("alice", paper.code(7)).ok
+        path = take(daemon)
+        assert client.verify("alice", paper.code(2)).ok
+    restored(daemon, path)
+    with daemon, daemon.client() as client:
+        (left,) = [token.codes_left for token in client.tokens("alice").tokens if token.kind is Kind.RECOVERY]
+        assert left == 8
+        assert [place for place in range(10) if not client.verify("alice", paper.code(place)).ok] == [2, 7]
+
+
+def test_a_registration_code_used_after_the_backup_opens_no_more(daemon):
+    """The helpdesk's code was used once, and once is all, restored or not."""
+    with daemon, daemon.client() as client:
+        paper = provision(daemon, ["alice"], kind=Kind.REGISTRATION)["alice"]
+        path = take(daemon)
+        assert client.verify("alice", paper.code()).ok
+    restored(daemon, path)
+    with daemon, daemon.client() as client:
+        assert not client.verify("alice", paper.code()).ok
+
+
+@pytest.mark.parametrize("kind", [Kind.YUBIOTP, Kind.RECOVERY, Kind.REGISTRATION])
+def test_tokens_are_disabled_where_nothing_remembers_what_was_spent(daemon, kind):
+    """Without the replaced store nothing of them opens, used or not, until an admin is sure and enables them."""
+    with daemon, daemon.client() as client:
+        token, key = enrolled(daemon, "alice", kind)
+        path = take(daemon)
+        assert client.verify("alice", key.code()).ok
+    lose(daemon)
+    assert "disabled" in restored(daemon, path)
+    with daemon, daemon.client() as client, daemon.admin() as admin:
+        assert states(daemon, "alice")[token] == "disabled"
+        unused = () if kind is Kind.REGISTRATION else (key.code(1),)
+        assert not any(client.verify("alice", code).ok for code in (key.code(), *unused))
+        admin.call(messages.EnableToken(token=token))
+        assert all(client.verify("alice", code).ok for code in unused)
 
 
 def test_counter_tokens_are_disabled_where_nothing_remembers_their_counter(daemon):
@@ -120,7 +164,7 @@ def test_counter_tokens_are_disabled_where_nothing_remembers_their_counter(daemo
             assert client.verify("alice", key.code(4)).ok
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", ONE_TIME)
 def test_a_token_revoked_after_the_backup_stays_revoked(daemon, kind):
     """A phone reported stolen does not open again because a backup knew it."""
     with daemon:
@@ -131,8 +175,8 @@ def test_a_token_revoked_after_the_backup_stays_revoked(daemon, kind):
     restored(daemon, path)
     daemon.configure(WIDE)
     with daemon, daemon.client() as client:
-        assert states(daemon, "alice") == {token: "revoked"}
-        assert not client.verify("alice", key.code(4)).ok
+        assert states(daemon, "alice")[token] == "revoked"
+        assert not client.verify("alice", key.code(0 if kind is Kind.REGISTRATION else 4)).ok
 
 
 def test_what_came_after_the_backup_is_gone_and_said_to_be(daemon):

@@ -9,9 +9,10 @@ import threading
 import time
 
 import pytest
-from daemon_rig import LONG, Daemon, command, private_folder, provision
+from daemon_rig import LONG, ONE_TIME, Daemon, command, private_folder, provision
 
 from otpbridge.errors import UnavailableError
+from otpbridge.model import Kind
 from otpbridge.wire import messages
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
@@ -114,6 +115,31 @@ def test_the_key_is_replaced_while_logins_go_on(daemon):
     shutil.copy2(new, key_file)
     daemon.start()
     all_open(daemon, keys, names[:SAMPLE], ahead=1)
+    daemon.check_audit()
+
+
+def test_tokens_of_every_kind_work_after_a_rotation(daemon):
+    """Half of each kind opens before it, half after it; passwords hold on; decoys are not left under the old key."""
+    daemon.configure('[stacks.portal]\nrules = ["requisite password", "required totp"]\n')
+    daemon.reload()
+    keys = {kind: provision(daemon, [f"{kind}{number}" for number in range(6)], kind=kind) for kind in ONE_TIME}
+    with daemon.client() as client:
+        client.call(messages.SetPassword(user="totp5", password="wrenches rust"))
+        for kind in ONE_TIME:
+            all_open(daemon, keys[kind], [f"{kind}{number}" for number in range(2)])
+        assert client.verify("nobody", "123456").verdict == "auth_err"
+        rotate(daemon)
+        for kind in ONE_TIME:
+            all_open(daemon, keys[kind], [f"{kind}{number}" for number in range(2, 4)])
+        assert client.verify("nobody", "123456").verdict == "auth_err"
+    assert daemon.stop() == 0
+    daemon.start()
+    for kind in ONE_TIME:
+        all_open(daemon, keys[kind], [f"{kind}4"])
+    with daemon.client() as client:
+        for password, verdict in (("wrenches rusty", "auth_err"), ("wrenches rust", "success")):
+            answers = (password, keys[Kind.TOTP]["totp5"].code())
+            assert client.call(messages.Check(user="totp5", stack="portal", responses=answers)).verdict == verdict
     daemon.check_audit()
 
 

@@ -12,10 +12,22 @@ from pathlib import Path
 
 import act_as
 import pytest
-from daemon_rig import Daemon, Key, command, enrolled, need_root, plain_user, private_folder, provision
+from daemon_rig import (
+    OATH,
+    ONE_TIME,
+    Daemon,
+    Key,
+    command,
+    enrolled,
+    need_root,
+    plain_user,
+    private_folder,
+    provision,
+)
 from wire_rig import Wire
 
 from otpbridge.model import Kind
+from otpbridge.wire import messages
 
 pytestmark = pytest.mark.system
 
@@ -136,11 +148,34 @@ def test_a_wrong_configuration_changes_nothing_while_it_runs(daemon):
     assert "Traceback" not in daemon.log
 
 
-def test_what_needs_a_restart_is_said(daemon):
-    """A change that a reload cannot make is named, so that nobody believes it was made."""
+def test_a_limit_for_users_counts_from_the_reload_on(daemon):
+    """An admin who lowers the limit while guesses come in need not restart anything."""
+    key = provision(daemon, ["alice"])["alice"]
+    daemon.configure("[throttle]\nlimit = 2\n[policy]\nfirst_wait = 300\n")
+    daemon.reload()
+    assert "restart" not in daemon.log
+    with daemon.client() as client:
+        verdicts = [client.verify("alice", code).verdict for code in key.wrong(3)]
+    assert verdicts == ["auth_err", "auth_err", "maxtries"]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[throttle]\nsource_limit = 7\n", "throttle (per source)"),
+        ("[throttle]\nforget = 60\n", "throttle (per source)"),
+        ("[store]\nurl = 'sqlite:///elsewhere.db'\n", "store"),
+        ("admin_group = 'daemon'\n", "admin_group"),
+    ],
+)
+def test_what_needs_a_restart_is_said(daemon, text, named):
+    """A change that a reload cannot make is named, so that nobody believes it was made; of others nothing is said."""
     daemon.configure("[throttle]\nlimit = 7\n")
     daemon.reload()
-    assert "throttle count only after a restart" in daemon.log.replace("changes in ", "")
+    assert "restart" not in daemon.log
+    daemon.configure(text)
+    daemon.reload()
+    assert f"changes in {named} count only after a restart" in daemon.log
 
 
 def forms(key):
@@ -151,14 +186,21 @@ def forms(key):
 
 
 def test_no_secret_is_written_anywhere(folder):
-    """After enrolments, logins and errors: no seed, key or code in log, argv, environment, audit or store."""
-    with Daemon(folder) as daemon:
+    """After enrolments, logins and errors: no seed, key or password in log, argv, environment, audit or store."""
+    stack = '[stacks.portal]\nrules = ["requisite password", "sufficient totp"]\n'
+    with Daemon(folder, config=stack) as daemon:
         imported = provision(daemon, ["ann", "ben"])
         token, key = enrolled(daemon, "alice")
         _, counter = enrolled(daemon, "alice", Kind.HOTP)
         pending = Key()
         codes = [key.code(), key.code(1), counter.code(1), imported["ann"].code()]
+        others = {kind: enrolled(daemon, kind, kind)[1] for kind in ONE_TIME if kind not in OATH}
         with daemon.client() as client:
+            client.call(messages.SetPassword(user="ben", password="wrenches rust"))
+            for password in ("wrenches rust", "wrenches rusty", "wrenches rust 654321"):
+                client.call(messages.Check(user="ben", stack="portal", responses=(password, "98765431")))
+            for kind, each in others.items():
+                assert [client.verify(kind, code).ok for code in (each.code(), each.wrong()[0])] == [True, False]
             started = client.enrol("bob")
             pending.seed = bytes.fromhex(started.seed_hex)
             for user, code in zip(["alice", "alice", "alice", "ann"], codes, strict=True):
@@ -185,6 +227,11 @@ def test_no_secret_is_written_anywhere(folder):
         log = daemon.log.encode()
     closed = b"".join(path.read_bytes() for path in daemon.state_dir.glob("otpbridge.db*"))
     seeds = [form for each in [*imported.values(), key, counter, pending] for form in forms(each)]
+    yubikey = others.pop(Kind.YUBIOTP)
+    seeds += [yubikey.code()[12:].encode(), yubikey.code(1)[12:].encode(), b"wrenches rust"]
+    seeds += [yubikey.aes_key, yubikey.aes_key.hex().encode(), yubikey.private_id, yubikey.private_id.hex().encode()]
+    for paper in others.values():
+        seeds += [form.encode() for code in paper.codes for form in (code, code.lower(), code.replace("-", ""))]
     seeds += [master, base64.b64decode(master), base64.b64decode(master).hex().encode()]
     places = {"log": log, "argv": argv, "environment": environ, "audit": tail.stdout, "errors": done.stderr}
     for where, text in (places | {"store": running, "closed store": closed}).items():
