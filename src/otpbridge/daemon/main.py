@@ -29,6 +29,7 @@ from otpbridge.daemon.enroll_handlers import EnrollCounter
 from otpbridge.daemon.import_handlers import ImportDesk
 from otpbridge.daemon.judge import Judge
 from otpbridge.daemon.key_handlers import KeyDesk
+from otpbridge.daemon.notice_handlers import Board, NoticesCounter
 from otpbridge.daemon.policy import Rights, uid_of
 from otpbridge.daemon.stacks import Stacks
 from otpbridge.daemon.verify_handlers import VerifyCounter
@@ -39,7 +40,7 @@ from otpbridge.store.store import Store, open_store
 from otpbridge.store.writer import Transaction
 from otpbridge.vault.keys import KeyPlace
 from otpbridge.wire import messages
-from otpbridge.wire.messages import ADMIN, ENROLL, VERIFY
+from otpbridge.wire.messages import ADMIN, ENROLL, NOTICES, VERIFY
 from otpbridge.wire.service import Limits, Server, Service
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ _STREAMING = (
     messages.ListUsers,
     messages.ListTokens,
     messages.AuditTail,
+    messages.Watch,
     messages.RotateKey,
     messages.Backup,
 )
@@ -106,6 +108,7 @@ class Daemon:
             host=host,
             started_at=int(clock()),
         )
+        self._board = Board(store)
         self._keys = keys
         self._services: list[Service] = []
 
@@ -132,6 +135,7 @@ class Daemon:
         await self._stop.wait()
         log.info("stopping")
         self._notifier.tell("STOPPING=1")
+        self._board.close()
         await asyncio.gather(*(server.drain(DRAIN_SECONDS) for server in servers))
         for chore in chores:
             chore.cancel()
@@ -162,8 +166,9 @@ class Daemon:
             messages.Tokens: enroll.list_tokens,
             messages.Remove: enroll.remove,
             messages.ChooseEnforcement: enroll.set_enforcement,
+            messages.Watch: NoticesCounter(desk, self._board, admin=admin).watch,
         }
-        interfaces = [VERIFY, ENROLL]
+        interfaces = [VERIFY, ENROLL, NOTICES]
         if admin:
             interfaces.append(ADMIN)
             desk_of_admin = AdminCounter(desk, self._keys)

@@ -18,6 +18,7 @@ from otpbridge.model import Algorithm, Enforcement, Kind, NoticeStyle, PromptSty
 VERIFY = "org.otpbridge.Verify"
 ENROLL = "org.otpbridge.Enroll"
 ADMIN = "org.otpbridge.Admin"
+NOTICES = "org.otpbridge.Notices"
 
 
 class Message(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
@@ -555,3 +556,34 @@ class BackupReply(Message):
 class Backup(Request[BackupReply]):
     METHOD = f"{ADMIN}.Backup"
     REPLY = BackupReply
+
+
+# --- org.otpbridge.Notices --------------------------------------------------------------------------------
+
+
+class Event(Message):
+    sequence: int
+    at: float
+    event: str
+    text: str
+    client: str
+    user: str | None = None
+    token: str | None = None
+    kind: str | None = None
+    label: str | None = None
+    by: int | None = None
+    service: str | None = None
+    rhost: str | None = None
+    detail: dict[str, Any] | None = None
+
+
+class WatchReply(Message):
+    events: tuple[Event, ...]
+    sequence: int
+
+
+class Watch(Request[WatchReply]):
+    METHOD = f"{NOTICES}.Watch"
+    REPLY = WatchReply
+    after: int | None = None
+    client: str | None = None
