@@ -127,6 +127,7 @@ class Rig:
         source=None,
         now=NOW,
         rule=None,
+        reserving=False,
         reserved=(),
         service=None,
     ):
@@ -141,8 +142,9 @@ class Rig:
             now,
             self.rule if rule is None else rule,
             lambda ruling: (AuditEvent("verify", user=name, verdict=Verdict.AUTH_ERR), ruling),
-            tuple(reserved),
-            None if service is None else Sighting("local", name, service, source or ""),
+            reserving=reserving,
+            reserved=tuple(reserved),
+            sighting=None if service is None else Sighting("local", name, service, source or ""),
         )
 
     def attempt(self, name="alice", **how):

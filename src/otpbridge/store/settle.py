@@ -76,9 +76,9 @@ class Settlement(Generic[T]):
     """One judged attempt.
 
     `subject` and `source` are what back-off counts, the subject by `rule`; `passed` is what the verifiers found.
-    `reserved` are the times (Unix milliseconds) at which misses were counted before they were asked: with any,
-    nothing is in the way any more, and only a success changes what was counted. `conclude` gives, for a ruling, the
-    audit row (if it is worth one) and what the waiting caller gets.
+    With `reserving` a miss is counted before it is known to be one. `reserved` are the times (Unix milliseconds) at
+    which that was done for this attempt: with any, nothing is in the way any more, and only a success changes what
+    was counted. `conclude` gives, for a ruling, the audit row (if it is worth one) and what the waiting caller gets.
     """
 
     subject: str
@@ -88,6 +88,7 @@ class Settlement(Generic[T]):
     now: int
     rule: Backoff
     conclude: Callable[[Ruling], tuple[AuditEvent | None, T]]
+    reserving: bool = False
     reserved: tuple[int, ...] = ()
     sighting: Sighting | None = None
 
@@ -102,7 +103,7 @@ class Settler:
         self._spend = Prepared(statements.spend(dialect), dialect)
         self._strike = Prepared(statements.strike(dialect), dialect)
         self._remember = Prepared(statements.remember(dialect), dialect)
-        self._misses: dict[Backoff, Prepared] = {}
+        self._misses: dict[tuple[Backoff, bool], Prepared] = {}
         self._hit = Prepared(statements.hit(dialect), dialect)
         self._forgive = Prepared(statements.forgive(dialect), dialect)
         self._refuse = Prepared(statements.refuse(dialect), dialect)
@@ -198,24 +199,28 @@ class Settler:
 
     def _count(self, cursor: Any, misses: Sequence[Settlement[Any]]) -> dict[str, int]:
         """Count misses, per source and per subject. Returns the wait of each subject whose attempt was judged."""
-        judged = {attempt.subject for attempt in misses if not attempt.source}
-        for chunk in _distinct([(attempt.source, attempt.now) for attempt in misses if attempt.source]):
-            counted = self._miss(cursor, self._source, chunk)
-            judged |= {attempt.subject for attempt in misses if attempt.source in counted}
-        rows: dict[Backoff, list[tuple[str, int]]] = {}
-        for attempt in misses:
-            if attempt.subject in judged:
-                rows.setdefault(attempt.rule, []).append((attempt.subject, attempt.now))
-        return {key: wait for rule, chunk in rows.items() for key, wait in self._miss(cursor, rule, chunk).items()}
+        judged = [attempt for attempt in misses if not attempt.source]
+        for chunk in _distinct([(attempt.source, attempt) for attempt in misses if attempt.source]):
+            for reserving in (False, True):
+                rows = [(source, attempt.now) for source, attempt in chunk if attempt.reserving is reserving]
+                counted = self._miss(cursor, self._source, rows, reserving=reserving) if rows else {}
+                judged += [attempt for source, attempt in chunk if source in counted]
+        by_rule: dict[Backoff, list[tuple[str, int]]] = {}
+        for attempt in judged:
+            by_rule.setdefault(attempt.rule, []).append((attempt.subject, attempt.now))
+        return {key: wait for rule, rows in by_rule.items() for key, wait in self._miss(cursor, rule, rows).items()}
 
-    def _miss(self, cursor: Any, rule: Backoff, rows: Sequence[tuple[str, int]]) -> dict[str, int]:
+    def _miss(
+        self, cursor: Any, rule: Backoff, rows: Sequence[tuple[str, int]], *, reserving: bool = False
+    ) -> dict[str, int]:
         """Count misses by one rule, of which there are few: a statement each.
 
         Returns the keys that were counted, with the wait (milliseconds) that this miss began for each.
         """
-        statement = self._misses.get(rule)
+        statement = self._misses.get((rule, reserving))
         if statement is None:
-            statement = self._misses[rule] = Prepared(statements.miss(self._dialect, rule), self._dialect)
+            made = statements.miss(self._dialect, rule, reserving=reserving)
+            statement = self._misses[rule, reserving] = Prepared(made, self._dialect)
         counted = statement.run(cursor, rows=json_rows(rows)).fetchall()
         return {key: not_before - last for key, not_before, last in counted}
 

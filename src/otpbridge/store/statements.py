@@ -167,24 +167,31 @@ def throttled(dialect: Dialect) -> Select[Any]:
     return select(t.c.key, t.c.not_before).select_from(t).join(v, t.c.key == v.c.key)
 
 
-def miss(dialect: Dialect, rule: Backoff) -> Executable:
+def miss(dialect: Dialect, rule: Backoff, *, reserving: bool = False) -> Executable:
     """Count a wrong code for each key, unless nothing is judged for it now.
 
+    With `reserving` the miss may be taken back (`forgive`), and does not keep those before it from being forgotten.
     Returns the keys that were counted, until when nothing is judged for each, and when it was counted.
     """
     t = tables.throttle
     v = _rows(dialect, key=Text(), now=BigInteger())
     make = sqlite.insert if dialect.name == "sqlite" else postgresql.insert
     fresh = make(t).from_select(
-        ["key", "misses", "refused", "last", "not_before"],
+        ["key", "misses", "refused", "last", "since", "not_before"],
         # `WHERE true` keeps SQLite from reading ON CONFLICT as a join condition.
-        select(v.c.key, literal_column("1"), literal_column("0"), v.c.now, v.c.now + rule.wait(1)).where(true()),
+        select(
+            v.c.key, literal_column("1"), literal_column("0"), v.c.now, v.c.now.label("since"), v.c.now + rule.wait(1)
+        ).where(true()),
     )
     now = fresh.excluded.last
-    counted = _remaining(rule, now) + 1
+    left = _remaining(rule, now)
+    changes: dict[str, ColumnElement[int]] = {"misses": left + 1, "since": now}
+    if reserving:
+        some = left > literal_column("0")
+        changes = {"misses": case((some, t.c.misses), else_=left) + 1, "since": case((some, t.c.since), else_=now)}
     return fresh.on_conflict_do_update(
         index_elements=[t.c.key],
-        set_={"misses": counted, "last": now, "not_before": now + _wait(rule, counted)},
+        set_={**changes, "last": now, "not_before": now + _wait(rule, left + 1)},
         where=_open(rule, now),
     ).returning(t.c.key, t.c.not_before, t.c.last)
 
@@ -257,7 +264,7 @@ def _open(rule: Backoff, now: ColumnElement[int]) -> ColumnElement[bool]:
 def _remaining(rule: Backoff, now: ColumnElement[int]) -> ColumnElement[int]:
     """`Backoff.remaining` in SQL."""
     t = tables.throttle.c
-    elapsed = now - t.last
+    elapsed = now - t.since
     left = t.misses - elapsed // rule.forget
     return case((elapsed <= 0, t.misses), (left > 0, left), else_=literal_column("0"))
 

@@ -75,7 +75,8 @@ token = Table(
     Index("uq_token_fingerprint", "fingerprint", unique=True),
 )
 
-# What back-off counts, by `user/CLIENT/NAME`, `source/RHOST` or `token/ID`. Times in Unix milliseconds.
+# What back-off counts, by `user/CLIENT/NAME`, `source/RHOST` or `token/ID`. Times in Unix milliseconds: `last` is
+# that of the newest miss, from `since` on they are forgotten.
 throttle = Table(
     "throttle",
     metadata,
@@ -83,6 +84,7 @@ throttle = Table(
     Column("misses", Integer, nullable=False),
     Column("refused", Integer, nullable=False),
     Column("last", Number, nullable=False),
+    Column("since", Number, nullable=False),
     Column("not_before", Number, nullable=False),
     Index(None, "last"),
 )

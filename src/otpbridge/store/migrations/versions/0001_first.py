@@ -49,6 +49,7 @@ def upgrade() -> None:
         sa.Column("misses", sa.Integer, nullable=False),
         sa.Column("refused", sa.Integer, nullable=False),
         sa.Column("last", Number, nullable=False),
+        sa.Column("since", Number, nullable=False),
         sa.Column("not_before", Number, nullable=False),
     )
     op.create_index("ix_throttle_last", "throttle", ["last"])
