@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from daemon_rig import SECONDS, Daemon, Key
+from daemon_rig import SECONDS, Codes, Daemon, Key, programmed
 
 from otpbridge.errors import UnavailableError
 from otpbridge.model import Kind, Verdict
@@ -24,10 +24,10 @@ _NEAR = 60
 
 @dataclass(slots=True)
 class Device:
-    """A counter token, and the next counter its owner will try."""
+    """A token with a counter, an app's or a YubiKey's, and the next code of it that its owner will try."""
 
     user: str
-    key: Key
+    key: Codes
     next: int = 0
 
     def code(self) -> str:
@@ -80,9 +80,9 @@ class Load:
         """Log in with counter tokens, others too, and try each code a second time."""
         self._run(lambda: self._verify_counters(devices))
 
-    def verify_once(self, keys: deque[tuple[str, Key]]) -> None:
-        """Log in with time-based tokens that nobody has used yet, and try each code a second time."""
-        self._run(lambda: self._verify_once(keys))
+    def verify_once(self, codes: deque[tuple[str, str]]) -> None:
+        """Log in with codes that nobody has used yet, each of them a second time as well."""
+        self._run(lambda: self._verify_once(codes))
 
     def enrol(self, prefix: str) -> None:
         """Enrol and confirm one user after another."""
@@ -114,11 +114,10 @@ class Load:
                 self._try_twice(client, device.user, device.key.code(counter), again=not device.fits_later(counter))
                 device.next = max(device.next, counter + 1)
 
-    def _verify_once(self, keys: deque[tuple[str, Key]]) -> None:
+    def _verify_once(self, codes: deque[tuple[str, str]]) -> None:
         with self._daemon.client() as client:
-            while keys:
-                user, key = keys.popleft()
-                self._try_twice(client, user, key.code(), again=True)
+            while codes:
+                self._try_twice(client, *codes.popleft(), again=True)
 
     def _try_twice(self, client, user: str, code: str, *, again: bool) -> None:
         for _ in range(1 + again):
@@ -136,8 +135,12 @@ class Load:
         with self._daemon.client() as client:
             for number in itertools.count():
                 user = f"{prefix}-{number}"
-                started = client.enrol(user, Kind.HOTP, digits=DIGITS)
-                key = Key(Kind.HOTP, DIGITS, seed=bytes.fromhex(started.seed_hex))
+                started = client.enrol(user, Kind.YUBIOTP if number % 2 else Kind.HOTP, digits=DIGITS)
+                key = (
+                    programmed(started)
+                    if number % 2
+                    else Key(Kind.HOTP, DIGITS, seed=bytes.fromhex(started.seed_hex))
+                )
                 self._book.answered()
                 try:
                     assert client.confirm(started.token, key.code(0)).confirmed

@@ -322,9 +322,7 @@ def issued(admin: Client, user: str, kind: Kind, client: str | None = None) -> t
     """Have a token of a kind made that cannot be imported; its id, and what its next codes come from."""
     if kind is Kind.YUBIOTP:
         started = admin.enrol(user, kind, client=client)
-        assert started.public_id is not None
-        assert started.private_id is not None
-        key = YubiKey(started.public_id, bytes.fromhex(started.private_id), bytes.fromhex(started.seed_hex))
+        key = programmed(started)
         assert admin.confirm(started.token, key.code()).confirmed
         key.touched += 1
         return started.token, key
@@ -337,6 +335,13 @@ def issued(admin: Client, user: str, kind: Kind, client: str | None = None) -> t
     admin.call(required)
     issue = admin.call(messages.IssueRegistrationCode(user=user, client=client))
     return issue.token, Paper(kind, [issue.code])
+
+
+def programmed(started: messages.StartReply) -> YubiKey:
+    """A YubiKey with what an enrolment shows."""
+    assert started.public_id is not None
+    assert started.private_id is not None
+    return YubiKey(started.public_id, bytes.fromhex(started.private_id), bytes.fromhex(started.seed_hex))
 
 
 def put(daemon: Daemon, keys: Mapping[str, Key], client: str | None = None) -> None:
