@@ -296,7 +296,7 @@ class Judge:
         settlement = _settlement(
             subject, case, attempt, passed=False, now=now, conclude=lambda ruling: (None, ruling)
         )
-        ruling: Ruling = await self._store.settle(replace(settlement, reserved=()))
+        ruling: Ruling = await self._store.settle(replace(settlement, reserving=True, reserved=()))
         if ruling.settled is not Settled.MISSED:
             attempt.turned_away = ruling
             return False
