@@ -32,6 +32,7 @@ COMMANDS = {
     "import": _Entry("import_", "Take over tokens from a file."),
     "status": _Entry("status", "Show how the daemon is."),
     "audit": _Entry("audit", "Read and check the audit log."),
+    "notify": _Entry("notify", "Hand on what happens to users and tokens."),
     "key": _Entry("key", "Replace the master key."),
     "backup": _Entry("backup", "Save a copy of the store."),
     "restore": _Entry("backup", "Make a store from a backup."),
