@@ -11,6 +11,22 @@
         KeyUnsafeError       the master key could be read or changed by others
         SealBrokenError      a sealed record does not open under this key and this identity
       EnrolError             an enrolment cannot be started or finished
+      DeviceError            a hardware key, or the way to it
+        NoLibraryError       the libraries for hardware keys are not installed
+        ReaderServiceError   pcscd does not run or does not answer
+        NotAllowedError      this user may not use smart card readers
+        NoDeviceError        no such key is plugged in
+        ManyDevicesError     several are, and none was named
+        DeviceBusyError      another program holds the key
+        DeviceGoneError      the key was pulled, or stopped answering
+        LockedError          the key wants its access password or code
+          WrongPasswordError that was not it
+        FullError            the key holds no more accounts
+        AccountExistsError   the key holds an account of that name
+        NoAccountError       the key holds none of that name
+        SlotTakenError       the slot is programmed
+        CannotError          keys of this model or firmware cannot do that
+        TouchTimeoutError    nobody touched the key in time
       ProtocolError          the peer does not speak Varlink, or not our interfaces
         UnavailableError     the daemon cannot be reached or did not answer in time
         RemoteError          the daemon answered with a Varlink error
@@ -72,6 +88,70 @@ class SealBrokenError(VaultError):
 
 class EnrolError(OtpBridgeError):
     """An enrolment cannot be started or finished."""
+
+
+class DeviceError(OtpBridgeError):
+    """A hardware key, or the way to it, fails."""
+
+
+class NoLibraryError(DeviceError):
+    """The libraries for hardware keys are not installed."""
+
+
+class ReaderServiceError(DeviceError):
+    """The smart card service pcscd does not run, or does not answer."""
+
+
+class NotAllowedError(DeviceError):
+    """This user may not use smart card readers."""
+
+
+class NoDeviceError(DeviceError):
+    """No such key is plugged in."""
+
+
+class ManyDevicesError(DeviceError):
+    """Several keys are plugged in, and none was named."""
+
+
+class DeviceBusyError(DeviceError):
+    """Another program holds the key."""
+
+
+class DeviceGoneError(DeviceError):
+    """The key was pulled or stopped answering. What it was last told may have been done or not."""
+
+
+class LockedError(DeviceError):
+    """The key wants its access password or access code."""
+
+
+class WrongPasswordError(LockedError):
+    """The access password or code is not the key's."""
+
+
+class FullError(DeviceError):
+    """The key holds no more accounts."""
+
+
+class AccountExistsError(DeviceError):
+    """The key holds an account of that name."""
+
+
+class NoAccountError(DeviceError):
+    """The key holds no account of that name."""
+
+
+class SlotTakenError(DeviceError):
+    """The slot is programmed."""
+
+
+class CannotError(DeviceError):
+    """Keys of this model or firmware cannot do that."""
+
+
+class TouchTimeoutError(DeviceError):
+    """Nobody touched the key in time."""
 
 
 class ProtocolError(OtpBridgeError):
