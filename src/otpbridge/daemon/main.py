@@ -12,6 +12,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from otpbridge.daemon.import_handlers import ImportDesk
 from otpbridge.daemon.judge import Judge
 from otpbridge.daemon.key_handlers import KeyDesk
 from otpbridge.daemon.notice_handlers import Board, NoticesCounter
+from otpbridge.daemon.outside import brief
 from otpbridge.daemon.policy import Rights, uid_of
 from otpbridge.daemon.stacks import Stacks
 from otpbridge.daemon.verify_handlers import VerifyCounter
@@ -289,6 +291,10 @@ def serve(options: Options) -> None:
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(run())
+    if threading.active_count() > 1:
+        # All is closed. What is left are verifiers that hang, and the interpreter would wait for some of them.
+        logging.shutdown()
+        os._exit(0)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -308,6 +314,14 @@ def start_logging() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.raiseExceptions = False
+    # Python's own hooks would write down the text of the error, which may hold what a person has typed.
+    threading.excepthook = _unheeded
+    sys.unraisablehook = _unheeded
+
+
+def _unheeded(failed: threading.ExceptHookArgs | sys.UnraisableHookArgs) -> None:
+    error = failed.exc_value
+    log.error("an error reached nobody: %s", failed.exc_type.__name__ if error is None else brief(error))
 
 
 class _JournalFormatter(logging.Formatter):

@@ -241,7 +241,7 @@ class _Call:
             said: object = asyncio.run(self._judge())
         except BaseException as error:  # noqa: BLE001 - SystemExit too: whatever it raises is a refusal
             plain = isinstance(error, OtpBridgeError) and self._made.own
-            outcome = error if plain else FailedError(_brief(error))  # type: ignore[assignment]  # it is plain
+            outcome = error if plain else FailedError(brief(error))  # type: ignore[assignment]  # it is plain
         else:
             nonsense = f"it returned a {type(said).__name__}, not a verdict"
             outcome = said if isinstance(said, Verdict) else FailedError(nonsense)
@@ -260,7 +260,7 @@ class _Call:
     def _unheeded(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Log what a task of a verifier raised for nobody to see; asyncio would log its text."""
         error = context.get("exception")
-        log.error("verifier %s: %s", self._made.name, "a task failed" if error is None else _brief(error))
+        log.error("verifier %s: %s", self._made.name, "a task failed" if error is None else brief(error))
 
     def check(self) -> None:
         """Raises AttemptOverError where the attempt is over."""
@@ -300,8 +300,8 @@ def _soon(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *argumen
     return True
 
 
-def _brief(error: BaseException) -> str:
-    """The type of an error and where it was raised: all that is sure to hold no secret."""
+def brief(error: BaseException) -> str:
+    """The type of an error and where it was raised: all of it that is sure to hold no secret."""
     trace = error.__traceback__
     if trace is None:
         return type(error).__name__
