@@ -11,7 +11,7 @@ import pytest
 from fake_daemon import error
 from samples import BASE32, token, user
 
-from otpbridge.model import Enforcement, State, Verdict
+from otpbridge.model import Enforcement, NoticeStyle, State, Verdict
 from otpbridge.wire.messages import (
     AddUser,
     AuditTail,
@@ -34,6 +34,7 @@ from otpbridge.wire.messages import (
     LineError,
     ListTokens,
     ListUsers,
+    NoticeFields,
     Remove,
     RemoveToken,
     RemoveUser,
@@ -230,7 +231,7 @@ def test_users_prove_that_they_hold_their_token(user_daemon, otpbridge, monkeypa
     def check(request):
         right = request.responses == ("123456",) and request.user == "alice"
         proven.append(right)
-        return CheckReply(verdict=Verdict.SUCCESS if right else Verdict.AUTH_ERR)
+        return CheckReply(verdict=Verdict.SUCCESS if right else Verdict.AUTH_ERR, notices=())
 
     user_daemon.answers[Check] = check
     user_daemon.answers[request_type] = lambda _request: Empty() if any(proven) else error("ProofNeeded")
@@ -269,14 +270,17 @@ def test_admin_commands_are_not_tried_without_the_admin_socket(user_daemon, otpb
 )
 def test_only_success_is_exit_code_0(daemon, otpbridge, verdict, code):
     """Each verdict has its exit code and its name in the output; --json gives verdict, token and retry_after."""
-    daemon.answers[Check] = CheckReply(verdict=verdict, token="t1", retry_after=4)
+    told = NoticeFields(style=NoticeStyle.INFO, text="Only 3 recovery codes are left.\nMake new ones.")
+    daemon.answers[Check] = CheckReply(verdict=verdict, token="t1", retry_after=4, notices=(told,))
     said = otpbridge("verify", "alice", "123456")
     assert said.code == code
     assert said.out.startswith(f"{verdict.value}: ")
+    assert said.out.endswith("\nOnly 3 recovery codes are left.\nMake new ones.\n")
     assert otpbridge("--json", "verify", "alice", "123456").json == {
         "verdict": verdict.value,
         "token": "t1",
         "retry_after": 4,
+        "notices": [{"style": "info", "text": told.text}],
     }
 
 
@@ -287,17 +291,21 @@ def test_every_verdict_is_in_the_table():
     assert set(_WORDS) == set(Verdict)
 
 
-def test_verify_reads_a_line_from_standard_input(daemon, otpbridge):
-    """Without CODE one line is read, and client and stack are passed on."""
-    daemon.answers[Check] = CheckReply(verdict=Verdict.SUCCESS)
-    assert otpbridge("verify", "alice", "--client", "acme", "--stack", "portal", stdin="123 456\nmore\n").code == 0
+@pytest.mark.parametrize(
+    ("stdin", "answers"),
+    [
+        ("123 456\n", ("123 456",)),
+        ("hunter2\n123456\n", ("hunter2", "123456")),
+        ("hunter2\n\n", ("hunter2", "")),
+        ("1\n" * 20, ("1",) * 8),
+    ],
+)
+def test_verify_reads_the_answers_from_standard_input(daemon, otpbridge, stdin, answers):
+    """Without CODE each line is an answer, eight at most; client and stack are passed on."""
+    daemon.answers[Check] = CheckReply(verdict=Verdict.SUCCESS, notices=())
+    assert otpbridge("verify", "alice", "--client", "acme", "--stack", "portal", stdin=stdin).code == 0
     (request,) = daemon.requests()
-    assert (request.user, request.responses, request.client, request.stack) == (
-        "alice",
-        ("123 456",),
-        "acme",
-        "portal",
-    )
+    assert (request.user, request.responses, request.client, request.stack) == ("alice", answers, "acme", "portal")
 
 
 def test_verify_without_any_input_is_a_usage_error(daemon, otpbridge):

@@ -162,7 +162,7 @@ def test_who_has_a_token_proves_it_first(user_daemon, otpbridge):
     prepare(user_daemon)
     proven = []
     user_daemon.answers[Start] = lambda _request: started() if proven else error("ProofNeeded")
-    user_daemon.answers[Check] = lambda _request: proven.append(1) or CheckReply(verdict=Verdict.SUCCESS)
+    user_daemon.answers[Check] = lambda _request: proven.append(1) or CheckReply(verdict=Verdict.SUCCESS, notices=())
     assert otpbridge("--json", "enroll", "totp", "alice", stdin="654321\n").json["token"] == "t1"
     assert names(user_daemon) == [Start, Check, Start]
     assert {(socket, connection) for socket, connection, _ in user_daemon.calls} == {("verify", 0)}

@@ -177,7 +177,7 @@ def test_a_full_disk_is_told(daemon, run_dir):
 def test_closed_streams_are_no_harm(daemon, run_dir):
     """Without standard input, output or error the command still runs, and nothing reaches a socket by accident."""
     daemon.answers[messages.ShowToken] = messages.TokenReply(token=token())
-    daemon.answers[messages.Check] = messages.CheckReply(verdict=Verdict.AUTH_ERR)
+    daemon.answers[messages.Check] = messages.CheckReply(verdict=Verdict.AUTH_ERR, notices=())
     assert shell(run_dir, "token show t1 <&- >&- 2>&-").returncode == 0
     assert shell(run_dir, "verify alice 123456 >&-").returncode == 1
     done = shell(run_dir, "verify alice <&-")

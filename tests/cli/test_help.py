@@ -149,8 +149,11 @@ def test_the_man_page_is_clean():
     done = subprocess.run(
         [program, "-T", "lint", "-W", "style", MAN_PAGE], capture_output=True, text=True, check=False
     )
-    # The page of the PAM module is found once both are installed.
-    found = [line for line in done.stdout.splitlines() if "referenced manual not found: Xr pam_otpbridge" not in line]
+    # Our other pages are found once they are installed.
+    ours = re.compile(
+        r"referenced manual not found: Xr (otpbridge-notify 1|pam_otpbridge 8|otpbridged 8|otpbridge\.toml 5)\b"
+    )
+    found = [line for line in done.stdout.splitlines() if not ours.search(line)]
     assert found == []
 
 
@@ -160,7 +163,7 @@ def test_the_man_page_has_every_command_and_option(words):
     page = MAN_PAGE.read_text()
     command = EVERY[words]
     if not isinstance(command, click.Group):
-        assert re.search(rf"^\.It Cm {' '.join(words)}\b", page.replace("Cm enroll Cm", "Cm enroll"), re.MULTILINE)
+        assert re.search(rf"^\.It Cm {' '.join(words)}\b", page, re.MULTILINE)
     for option in command.params:
         if isinstance(option, click.Option):
             for name in option.opts:

@@ -65,6 +65,7 @@ def test_from_nothing_to_a_required_second_factor(daemon):
         "verdict": "success",
         "token": key["token"],
         "retry_after": None,
+        "notices": [],
     }
     assert command(daemon, "verify", "alice", fresh, code=1)["verdict"] == "auth_err"
     assert [token["id"] for token in command(daemon, "token", "list", "alice")] == [key["token"]]

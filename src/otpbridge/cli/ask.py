@@ -21,16 +21,49 @@ def code(prompt: str) -> str:
 
     The prompt goes to standard error and only to a person, so that standard output holds the result alone.
     """
+    return _asked(prompt, "no code was given: standard input is at its end")
+
+
+def line(prompt: str) -> str:
+    """Ask for anything else in the same way."""
+    return _asked(prompt, "no answer was given: standard input is at its end")
+
+
+def hidden(prompt: str) -> str:
+    """Ask for a secret, which is not shown while it is typed; without a terminal, as `code` does."""
+    if not sys.stdin.isatty():
+        return line(prompt)
+    from getpass import getpass  # noqa: PLC0415 - not needed for --help
+
+    try:
+        return getpass(prompt, sys.stderr)
+    except EOFError:
+        raise CommandError(Code.USAGE, "no answer was given", "NoInput") from None
+
+
+def answers(most: int) -> list[str]:
+    """The lines of standard input, up to its end or `most` of them. Raises CommandError where there is none."""
+    found = [code("")]
+    while len(found) < most and (text := _read()):
+        found.append(text.rstrip("\r\n"))
+    return found
+
+
+def _asked(prompt: str, otherwise: str) -> str:
     if sys.stdin.isatty():
         click.echo(prompt, err=True, nl=False)
         sys.stderr.flush()
+    text = _read()
+    if not text:
+        raise CommandError(Code.USAGE, otherwise, "NoInput")
+    return text.rstrip("\r\n")
+
+
+def _read() -> str:
     try:
-        text = sys.stdin.readline(_LONGEST)
+        return sys.stdin.readline(_LONGEST)
     except UnicodeDecodeError:
         raise CommandError(Code.USAGE, "standard input is not text", "BadParameters") from None
-    if not text:
-        raise CommandError(Code.USAGE, "no code was given: standard input is at its end", "NoInput")
-    return text.rstrip("\r\n")
 
 
 def sure(question: str, *, yes: bool) -> None:

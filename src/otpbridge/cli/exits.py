@@ -47,11 +47,23 @@ def _user(given: Mapping[str, Any]) -> str:
     return f"{given.get('user')}" if client == "local" else f"{given.get('user')} of client {client}"
 
 
+def _called(given: Mapping[str, Any]) -> str:
+    client = given.get("client", "local")
+    return f"{given.get('user')}" if client == "local" else f"{given.get('user')} --client {client}"
+
+
 _STATE_ADVICE = {
     "pending": "it is not confirmed yet: otpbridge token confirm",
     "active": "it is in force already",
     "disabled": "enable it first: otpbridge token enable",
     "revoked": "it is gone for good; enrol a new one: otpbridge enroll",
+}
+
+_LIMITS = {
+    "seconds": "; an exemption lasts 30 days at most, a registration code 1 minute to 30 days",
+    "reason": "; it has 500 characters at most",
+    "client": "; a client is named in lower case letters, digits and . _ -, 64 at most",
+    "user": "; a user has a name of 1 to 256 bytes",
 }
 
 _OLD_DAEMON = "the daemon does not know this call; it is of another version: restart it"
@@ -74,6 +86,13 @@ _TABLE: dict[str, _Row] = {
         lambda given: (
             f"{_user(given)} has no confirmed token and would be locked out; enrol one first (otpbridge enroll),"
             " or as an admin use --force"
+        ),
+    ),
+    "NoAuthenticator": _Row(
+        Code.REFUSED,
+        lambda given: (
+            f"{_user(given)} has no authenticator yet, and recovery codes only stand in for one;"
+            f" enrol one first: otpbridge enroll totp {_called(given)}"
         ),
     ),
     "LastToken": _Row(
@@ -106,7 +125,11 @@ _TABLE: dict[str, _Row] = {
         ),
     ),
     "InvalidParameter": _Row(
-        Code.USAGE, lambda given: f"the daemon does not take this value: {given.get('parameter')}"
+        Code.USAGE,
+        lambda given: (
+            f"the daemon does not take this value: {given.get('parameter')}"
+            f"{_LIMITS.get(str(given.get('parameter')), '')}"
+        ),
     ),
     "MethodNotFound": _Row(Code.UNAVAILABLE, lambda _given: _OLD_DAEMON),
     "MethodNotImplemented": _Row(Code.UNAVAILABLE, lambda _given: _OLD_DAEMON),

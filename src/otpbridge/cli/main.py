@@ -27,8 +27,9 @@ class _Entry(NamedTuple):
 COMMANDS = {
     "enroll": _Entry("enroll", "Give a user a new authenticator."),
     "verify": _Entry("verify", "Check a code."),
-    "user": _Entry("user", "Add, show and remove users; require a second factor of them."),
+    "user": _Entry("user", "Manage users: what is required of them, who is locked, who lost a phone."),
     "token": _Entry("token", "List, confirm, disable and remove tokens."),
+    "stack": _Entry("stack", "Check stacks, and explain what they do to a user."),
     "import": _Entry("import_", "Take over tokens from a file."),
     "status": _Entry("status", "Show how the daemon is."),
     "audit": _Entry("audit", "Read and check the audit log."),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import click
 
@@ -55,6 +56,22 @@ config_option = click.option(
     metavar="FILE",
     help="Configuration.  [default: /etc/otpbridge/otpbridge.toml if there is one]",
 )
+
+
+class Duration(click.ParamType[int]):
+    """A time as people write it, in seconds."""
+
+    name = "duration"
+    _SIZES: ClassVar = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read `90s`, `30m`, `2h` or `1d`."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", value.strip(), re.ASCII)
+        if found is None:
+            self.fail(f"{value!r} is no time; write 90s, 30m, 2h or 1d", param, ctx)
+        return int(found[1]) * self._SIZES[found[2]]
 
 
 def everywhere(function: F) -> F:

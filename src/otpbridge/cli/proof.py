@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
-from otpbridge.cli import ask
+from otpbridge.cli import ask, show
+from otpbridge.cli.conversation import converse, notice_lines
 from otpbridge.cli.exits import Code, CommandError, explain, short_name
 from otpbridge.errors import RemoteError
 
 if TYPE_CHECKING:
-    from otpbridge.client import Client
+    from otpbridge.client import Client, Verification
+    from otpbridge.model import Notice
     from otpbridge.wire.messages import R, Request
 
 
@@ -24,12 +27,32 @@ def call_with_proof(daemon: Client, request: Request[R], user: str, client: str 
         if short_name(error) != "ProofNeeded":
             raise
         needed = explain(error)
-    try:
-        code = ask.code("First a code of the token that you have now: ")
-    except CommandError:
-        raise needed from None
-    verification = daemon.verify(user, code, client=client)
+    verification = _verify(daemon, user, client, needed)
+    if verification.ignored:
+        raise CommandError(
+            Code.REFUSED,
+            "no code was given or asked for, so nothing was proven and nothing was changed; give a code,"
+            " or ask an administrator",
+            "ProofRefused",
+        )
     if not verification:
         wait = f"; wait {verification.retry_after} s" if verification.retry_after else ""
         raise CommandError(Code.REFUSED, f"that code was refused, nothing was changed{wait}", "ProofRefused")
     return daemon.call(request)
+
+
+def _verify(daemon: Client, user: str, client: str | None, needed: CommandError) -> Verification:
+    """A person is asked what the stack asks; of a script one line is read."""
+    if sys.stdin.isatty():
+        show.note("First prove that it is you, with the authenticator that you have now.")
+        return converse(daemon, user, client, None, _tell)
+    try:
+        code = ask.code("")
+    except CommandError:
+        raise needed from None
+    return daemon.verify(user, code, client=client)
+
+
+def _tell(notice: Notice) -> None:
+    for text in notice_lines(notice.text):
+        show.note(text)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from otpbridge.cli import show
 from otpbridge.cli.exits import Code, CommandError
+from otpbridge.model import LOCAL
 
 if TYPE_CHECKING:
     from otpbridge.client import Client
@@ -87,3 +88,9 @@ def own_name() -> str:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return str(os.geteuid())
+
+
+def called(user: str, client: str | None) -> str:
+    """A user as they are named to another command."""
+    name = show.visible(user)
+    return name if client in {None, LOCAL} else f"{name} --client {show.visible(str(client))}"

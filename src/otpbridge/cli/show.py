@@ -75,12 +75,29 @@ def moment(at: float | None) -> str:
     return "-" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
+def minute(at: float) -> str:
+    """A Unix time in seconds as local time, to the minute."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+
+
 def duration(seconds: int) -> str:
     """Seconds as people say them."""
     for size, name in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds // size} {name}"
     return f"{seconds} seconds"
+
+
+def paragraph(text: str, *, indent: int = 0, hang: int = 0) -> None:
+    """Write a text as lines of at most 80 columns, those after the first `hang` columns further in."""
+    import textwrap  # noqa: PLC0415 - not needed for --help
+
+    before, below = " " * indent, " " * (indent + hang)
+    wrapper = textwrap.TextWrapper(
+        80, initial_indent=before, subsequent_indent=below, break_long_words=False, break_on_hyphens=False
+    )
+    for each in wrapper.wrap(visible(text)):
+        line(each)
 
 
 def fields(pairs: Iterable[tuple[str, object]]) -> None:

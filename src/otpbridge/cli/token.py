@@ -233,7 +233,9 @@ def tell_confirmation(session: Session, id_: str, reply: ConfirmReply) -> None:
         return
     session.tell(f"Token {show.visible(id_)} is {reply.state.value}. The code is spent: log in with the next one.")
     for old in reply.replaced:
-        session.tell(f"It replaces token {show.visible(old)}, which is revoked: delete that entry from the app.")
+        session.tell(
+            f"It replaces token {show.visible(old)}, which is revoked: delete its entry from the app, if it has one."
+        )
 
 
 @token.command(epilog=example("otpbridge token resync ID 123456 789012"))
