@@ -6,7 +6,8 @@ Times are Unix times: `*_at` in whole seconds, `*_ms` in milliseconds. Nothing h
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 LOCAL = "local"
 """The client (tenant) that Linux accounts belong to."""
@@ -141,8 +142,7 @@ class OtpParameters:
     t0: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """One authenticator bound to a user, without its seed.
 
     `moving_factor` is the lowest value that may still be spent: the next HOTP counter, or the TOTP time step
@@ -242,8 +242,7 @@ class Notice:
     style: NoticeStyle = NoticeStyle.INFO
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """A verdict with what goes with it. `reason` is for the audit log alone.
 
     `code` is where the code stood in an answer that was password and code in one (start and length in bytes).
@@ -253,7 +252,7 @@ class Outcome:
     reason: str
     token: str | None = None
     retry_after: int | None = None
-    notices: tuple[Notice, ...] = field(default=())
+    notices: tuple[Notice, ...] = ()
     code: tuple[int, int] | None = None
 
 
@@ -296,8 +295,7 @@ class ThrottleState:
     not_before: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class AuditEvent:
+class AuditEvent(NamedTuple):
     """Something that was decided or changed, before it becomes a row of the audit log."""
 
     event: str

@@ -256,9 +256,7 @@ def test_an_import_is_all_or_nothing(tmp_path):
             rows = []
             for line, (name, seed) in enumerate(lines, 1):
                 token = rig.find("old").token
-                from dataclasses import replace
-
-                fresh = replace(token, id=f"i{line}", user=name, state=State.ACTIVE)
+                fresh = token._replace(id=f"i{line}", user=name, state=State.ACTIVE)
                 rows.append((line, fresh, b"sealed", rig.store.fingerprint(Secret(seed))))
             return rows
 

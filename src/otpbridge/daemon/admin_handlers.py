@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import msgspec
@@ -258,7 +257,7 @@ class AdminCounter(Counter):
         """Revoke a token; its seed is destroyed."""
         token = self._find(asked.token).token
         await self.desk.change(revoking(call, token, keep_one=None))
-        return TokenReply(token=token_fields(replace(token, state=State.REVOKED, expires_at=None)))
+        return TokenReply(token=token_fields(token._replace(state=State.REVOKED, expires_at=None)))
 
     async def resync(self, call: Call, asked: Resync) -> ResyncReply:
         """Put a drifted token back in step by two consecutive codes (RFC 4226 §7.4)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -121,11 +121,10 @@ class ImportDesk:
             confirmed_at=None if pending else now,
         )
         if isinstance(key, YubiKey):
-            token = replace(token, label=modhex(key.public_id))
+            token = token._replace(label=modhex(key.public_id))
             seed, sealed = key.aes_key, key.pack()
         else:
-            token = replace(
-                token,
+            token = token._replace(
                 kind=key.kind,
                 parameters=key.parameters,
                 moving_factor=key.counter,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -296,7 +296,7 @@ class Judge:
         settlement = _settlement(
             subject, case, attempt, passed=False, now=now, conclude=lambda ruling: (None, ruling)
         )
-        ruling: Ruling = await self._store.settle(replace(settlement, reserving=True, reserved=()))
+        ruling: Ruling = await self._store.settle(settlement._replace(reserving=True, reserved=()))
         if ruling.settled is not Settled.MISSED:
             attempt.turned_away = ruling
             return False
@@ -305,7 +305,7 @@ class Judge:
         return True
 
     def _enrolment(self, subject: Subject, attempt: StoreAttempt) -> LoginEnrolment:
-        about = replace(subject.event("token confirmed", Outcome(Verdict.SUCCESS, "enrolled at login")), verdict=None)
+        about = subject.event("token confirmed", Outcome(Verdict.SUCCESS, "enrolled at login"))._replace(verdict=None)
         return LoginEnrolment(self._store, self._config, attempt, host=self._host, random=self._random, about=about)
 
     async def _take_apart(self, stack: Stack, attempt: StoreAttempt, text: str) -> Split:
@@ -418,7 +418,7 @@ class Judge:
         code = attempt.split.span if attempt.split is not None and attempt.split.length else None
         if code is None and not left and not attempt.afterwards:
             return outcome
-        return replace(outcome, notices=(*attempt.afterwards, *left), code=code)
+        return outcome._replace(notices=(*attempt.afterwards, *left), code=code)
 
     async def _take_notice(self, conversation: Conversation) -> None:
         """What the person was told now is not told again."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from otpbridge.config import Config
 from otpbridge.daemon.attempt import StoreAttempt
@@ -73,8 +72,7 @@ class LoginEnrolment:
         if step is None:
             return False
         now = int(attempt.now)
-        proven = replace(
-            token,
+        proven = token._replace(
             moving_factor=step + 1,
             drift=learn(0, step - expected, window.drift),
             created_at=now,
@@ -90,7 +88,7 @@ class LoginEnrolment:
             transaction.audit(self._about)
             return True
 
-        self._about = replace(self._about, event="token confirmed", token=token.id, reason="enrolled at login")
+        self._about = self._about._replace(event="token confirmed", token=token.id, reason="enrolled at login")
         if not await self._store.change(work, int(attempt.now * 1000)):
             return False
         attempt.enrolled = token.id

@@ -124,22 +124,42 @@ def standing(candidate: Candidate, policy: Policy, now: float, about: Circumstan
     user = candidate.user
     if user is not None and user.locked_at is not None:
         return Standing(Mode.ASK, "user is locked")
-    waived = _waived_for_all(about) or _waived_for(candidate, policy, now, about)
+    waived = _waived_for_all(about)
+    if waived is None and user is None:
+        waived = _waived_for_strangers(about)
     if waived is not None:
         return Standing(Mode.WAIVED, waived)
     if user is None:
         return Standing(Mode.ASK, "user not in the store: asked like anyone")
-    return _asked(candidate, effective(user, policy), enrols=about.enrols)
+    return _of_user(user, candidate, effective(user, policy), now, about)
 
 
 _STAND_INS = frozenset({Kind.RECOVERY, Kind.REGISTRATION})
 
 
-def _asked(candidate: Candidate, enforcement: Enforcement, *, enrols: bool) -> Standing:
-    """How a second factor is asked for, of a user of whom one is."""
+_ASKED = {
+    Enforcement.REQUIRED: Standing(Mode.ASK, "required, has an authenticator"),
+    Enforcement.OPTIONAL: Standing(Mode.ASK, "optional, has an authenticator", may_decline=True),
+}
+
+
+def _of_user(
+    user: User, candidate: Candidate, enforcement: Enforcement, now: float, about: Circumstances
+) -> Standing:
+    """What is asked of a user who is in the store, and not locked."""
+    if user.exempt_until is not None and user.exempt_until > now:
+        return Standing(Mode.WAIVED, "exempt for a time")
+    if about.grace:
+        return Standing(Mode.WAIVED, "grace period")
     if candidate.has_authenticator:
-        optional = enforcement is Enforcement.OPTIONAL
-        return Standing(Mode.ASK, f"{enforcement}, has an authenticator", may_decline=optional)
+        return _ASKED[enforcement]
+    if enforcement is Enforcement.OPTIONAL:
+        return Standing(Mode.WAIVED, "optional, no authenticator")
+    return _without_authenticator(candidate, enrols=about.enrols)
+
+
+def _without_authenticator(candidate: Candidate, *, enrols: bool) -> Standing:
+    """What is asked of a user who must have an authenticator and has none."""
     if any(stored.token.kind in _STAND_INS for stored in candidate.tokens):
         return Standing(Mode.ASK, "required, no authenticator but a code that stands in for one")
     if enrols:
@@ -154,18 +174,11 @@ def _waived_for_all(about: Circumstances) -> str | None:
     return None if about.group is None else f"exempt group {about.group}"
 
 
-def _waived_for(candidate: Candidate, policy: Policy, now: float, about: Circumstances) -> str | None:
-    """Why this user is not asked for a second factor; None where they are."""
-    user = candidate.user
-    if user is None:
-        if about.nullok:
-            return "user not in the store, nullok"
-        return "user not in the store, users.unknown = ignore" if about.known is UnknownUsers.IGNORE else None
-    if user.exempt_until is not None and user.exempt_until > now:
-        return "exempt for a time"
-    if effective(user, policy) is Enforcement.OPTIONAL and not candidate.has_authenticator:
-        return "optional, no authenticator"
-    return "grace period" if about.grace else None
+def _waived_for_strangers(about: Circumstances) -> str | None:
+    """Why a user who is not in the store is not asked for a second factor; None where they are."""
+    if about.nullok:
+        return "user not in the store, nullok"
+    return "user not in the store, users.unknown = ignore" if about.known is UnknownUsers.IGNORE else None
 
 
 def trusted_network(rhost: str, policy: Policy) -> str | None:

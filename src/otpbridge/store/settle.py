@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from sqlalchemy import Dialect
 
@@ -60,8 +60,7 @@ class Settled(enum.Enum):
     """The store could not be written: nothing has happened."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ruling:
+class Ruling(NamedTuple):
     """The outcome of a settlement.
 
     `wait` (milliseconds) is how long nothing is judged: when blocked, from now; when missed, because of this miss.
@@ -71,8 +70,7 @@ class Ruling:
     wait: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement(Generic[T]):
+class Settlement(NamedTuple, Generic[T]):
     """One judged attempt.
 
     `subject` and `source` are what back-off counts, the subject by `rule`; `passed` is what the verifiers found.

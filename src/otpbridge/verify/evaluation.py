@@ -29,8 +29,8 @@ class _State:
 
     def accept(self, verdict: Verdict) -> _State:
         """Take a verdict as good. It counts where none did before, or where that one was plain success."""
-        if self in {_BEGINNING, _SUCCESS}:
-            return _State(Impression.POSITIVE, verdict)
+        if self is _BEGINNING or self is _SUCCESS:
+            return _SUCCESS if verdict is Verdict.SUCCESS else _State(Impression.POSITIVE, verdict)
         return self
 
     def refuse(self, verdict: Verdict) -> _State:
