@@ -64,7 +64,7 @@ def test_a_hook_is_run_for_each_event(daemon, hook):
 
 def test_a_hook_that_hangs_is_ended(daemon, hook):
     """The next event is handed on after the time limit, and the daemon judges all the while."""
-    script = hook("exec sleep 600")
+    script = hook("trap '' TERM; exec sleep 600")
     with Notify(daemon, "--exec", script.program, "--timeout", "0.5") as notify:
         notify.came_to(end(daemon))
         lock(daemon, "alice")
