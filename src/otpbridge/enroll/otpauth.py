@@ -24,7 +24,7 @@ _COUNTERS = range(2**63)
 _NAMES_LONGEST = 256
 _DECORATION = frozenset({"image", "icon", "color", "lock"})
 _KNOWN = frozenset({"secret", "issuer", "algorithm", "digits", "period", "counter"})
-_KINDS = {kind.value: kind for kind in Kind}
+_KINDS = {kind.value: kind for kind in (Kind.TOTP, Kind.HOTP)}
 _ALGORITHMS = {algorithm.value: algorithm for algorithm in Algorithm}
 
 
@@ -55,6 +55,8 @@ def build(key: OtpauthKey) -> str:
     codes. The URI holds the seed: show it to its owner and keep it nowhere.
     """
     parameters = key.parameters
+    if key.kind.value not in _KINDS:
+        raise EnrolError(f"a {key.kind} token has no otpauth URI")
     check_parameters(parameters)
     check_length(key.secret.reveal())
     check_names(key.kind, key.account, key.issuer, parameters.period)
