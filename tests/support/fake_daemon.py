@@ -7,11 +7,22 @@ import socket
 import threading
 from contextlib import contextmanager
 
-from otpbridge.wire.messages import ADMIN, ENROLL, VERIFY, AuditTail, Backup, ListTokens, ListUsers, RotateKey
+from otpbridge.wire.messages import (
+    ADMIN,
+    ENROLL,
+    NOTICES,
+    VERIFY,
+    AuditTail,
+    Backup,
+    ListTokens,
+    ListUsers,
+    RotateKey,
+    Watch,
+)
 from otpbridge.wire.service import Server, Service, VarlinkError
 
-STREAMING = (ListUsers, ListTokens, AuditTail, RotateKey, Backup)
-NAME = {"admin": (VERIFY, ENROLL, ADMIN), "verify": (VERIFY, ENROLL)}
+STREAMING = (ListUsers, ListTokens, AuditTail, RotateKey, Backup, Watch)
+NAME = {"admin": (VERIFY, ENROLL, NOTICES, ADMIN), "verify": (VERIFY, ENROLL, NOTICES)}
 
 
 class FakeDaemon:

@@ -58,7 +58,7 @@ class LogFile:
             file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 about = os.fstat(file)
-                written = os.write(file, data)
+                written = os.write(file, data) if data else 0
                 if stat.S_ISREG(about.st_mode):
                     if written != len(data):
                         # Half a line would spoil the next one.
