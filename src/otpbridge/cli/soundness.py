@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 
 from otpbridge.config import Config
 from otpbridge.model import Factor, Verdict
-from otpbridge.verify import registry
 from otpbridge.verify.evaluation import Evaluation
 from otpbridge.verify.registry import Made
 from otpbridge.verify.rules import Placed, warnings
@@ -22,6 +20,10 @@ _Choices = Callable[[Made], tuple[Verdict, ...]]
 _YES, _NO, _FAILED, _NOTHING = Verdict.SUCCESS, Verdict.AUTH_ERR, Verdict.AUTHINFO_UNAVAIL, Verdict.IGNORE
 
 
+class _TooManyWaysError(Exception):
+    """A stack cannot be tried in every way."""
+
+
 @dataclass(slots=True)
 class Found:
     """`warnings` are to be put right; `notes` are to be known."""
@@ -33,12 +35,6 @@ class Found:
 def look(config: Config, stacks: Mapping[str, Stack]) -> Found:
     """Look all stacks through."""
     found = Found()
-    known = registry.installed()
-    for name in config.verifiers:
-        if name not in known:
-            found.warnings.append(
-                f"[verifiers.{name}]: there is no verifier of that name. See: otpbridge stack verifiers"
-            )
     for stack in stacks.values():
         _look_at(config, stack, found)
     found.warnings = list(dict.fromkeys(found.warnings))
@@ -52,10 +48,13 @@ def _look_at(config: Config, stack: Stack, found: Found) -> None:
         f"stack {stack.name}: {fault} Its rules say authinfo_unavail." for fault in sorted(map(str, faults))
     ]
     found.warnings += warnings(stack.program)
-    if not faults and not _lets_in(stack, _anything):
-        found.warnings.append(f"stack {stack.name} lets nobody in, whatever succeeds. Does it end in deny?")
-    else:
-        found.warnings += _ways_without_factor(stack)
+    try:
+        if not faults and not _lets_in(stack, _anything):
+            found.warnings.append(f"stack {stack.name} lets nobody in, whatever succeeds. Does it end in deny?")
+        else:
+            found.warnings += _ways_without_factor(stack)
+    except _TooManyWaysError:
+        found.warnings.append(f"stack {stack.name} has too many ways through it to be checked. Make it shorter.")
     if not any(stack.of(rule).factor is Factor.SECOND for rule in stack.program.rules):
         found.notes.append(f"stack {stack.name} asks for no second factor.")
     for rule in stack.program.rules:
@@ -127,8 +126,13 @@ def _fixed(made: Made) -> tuple[Verdict, ...]:
 
 
 def _lets_in(stack: Stack, choices: _Choices) -> bool:
-    """Whether any of these verdicts of its verifiers makes the stack say `success`."""
-    return any(verdict is Verdict.SUCCESS for verdict in islice(_outcomes(stack, choices), _MOST_RUNS))
+    """Whether any of these verdicts of its verifiers makes the stack say `success`. Raises _TooManyWaysError."""
+    for runs, verdict in enumerate(_outcomes(stack, choices)):
+        if verdict is Verdict.SUCCESS:
+            return True
+        if runs == _MOST_RUNS:
+            raise _TooManyWaysError
+    return False
 
 
 def _outcomes(stack: Stack, choices: _Choices) -> Iterator[Verdict]:
