@@ -40,7 +40,8 @@ async def check(_call: Call, asked: Check) -> CheckReply:
     if asked.stack is not None:
         raise VarlinkError(f"{VERIFY}.UnknownStack", {"stack": asked.stack})
     right = asked.responses == (CODE,) and asked.context is not None and asked.context.rhost == "192.0.2.1"
-    return CheckReply(verdict=Verdict.SUCCESS, token="t1") if right else CheckReply(verdict=Verdict.AUTH_ERR)
+    verdict = Verdict.SUCCESS if right else Verdict.AUTH_ERR
+    return CheckReply(verdict=verdict, notices=(), token="t1" if right else None)
 
 
 async def begin(call: Call, _asked: Begin) -> StepReply:
@@ -79,7 +80,11 @@ def test_the_reference_client_reads_every_interface(rig: Rig) -> None:
 def test_the_reference_client_calls(rig: Rig) -> None:
     """The `varlink` package checks a code, gets a verdict for a wrong one, and an error for a wrong stack."""
     with varlink.Client(f"unix:{rig.path}") as client, client.open(VERIFY) as verify:
-        assert verify.Check("alice", None, [CODE], None, CONTEXT) == {"verdict": "success", "token": "t1"}
+        assert verify.Check("alice", None, [CODE], None, CONTEXT) == {
+            "verdict": "success",
+            "notices": [],
+            "token": "t1",
+        }
         assert verify.Check("alice", None, ["0"], None, CONTEXT)["verdict"] == "auth_err"
         with pytest.raises(varlink.VarlinkError) as caught:
             verify.Check("alice", None, [CODE], "x", None)

@@ -43,17 +43,25 @@ class Prompt(TypedDict):
     text: str
 
 
+class Span(TypedDict):
+    start: int
+    length: int
+
+
 class Step(TypedDict):
     notices: list[Notice]
     prompts: list[Prompt]
     verdict: Verdict | None
     retryAfter: int | None
+    code: Span | None
 
 
 class CheckReply(TypedDict):
     verdict: Verdict
     token: str | None
     retryAfter: int | None
+    code: Span | None
+    notices: list[Notice]
 
 
 class StepReply(TypedDict):
@@ -99,7 +107,7 @@ async def talk(path: str) -> None:
 
         verify = protocol.make_proxy(Verify)
         reply = await verify.Check(user="alice", responses=["492039"], context=CONTEXT)
-        assert reply == {"verdict": Verdict.success, "token": "t1"}
+        assert reply == {"verdict": Verdict.success, "notices": [], "token": "t1"}
         reply = await verify.Check(user="alice", responses=["0"], context=CONTEXT)
         assert reply["verdict"] is Verdict.auth_err
         with pytest.raises(UnknownStack):

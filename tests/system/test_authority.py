@@ -92,7 +92,7 @@ def test_a_user_may_not_verify_others(daemon, me, other):
             (f"{VERIFY}.Account", {"user": user, **more}),
         ]
         checked, begun, account = ask(daemon, me, *asked)
-        assert checked.parameters == {"verdict": "perm_denied"}
+        assert checked.parameters == {"verdict": "perm_denied", "notices": []}
         assert begun.parameters["step"] == {"notices": [], "prompts": [], "verdict": "perm_denied"}
         assert account.parameters == {"verdict": "perm_denied"}
     with daemon.client() as client:
@@ -243,13 +243,14 @@ def test_a_caller_verifies_users_of_its_clients_and_no_others(daemon, portal, ot
     for client in ("acme", "initech"):
         assert ask(daemon, caller, check("carol", keys[client].code(), client=client))[0].parameters == {
             "verdict": "success",
+            "notices": [],
             "token": ask_token(daemon, client),
         }
     for client, key in (("globex", keys["globex"]), ("local", local), ("unheard-of", local)):
         said = ask(daemon, caller, check("carol", key.code(), client=client))
-        assert said[0].parameters == {"verdict": "perm_denied"}
+        assert said[0].parameters == {"verdict": "perm_denied", "notices": []}
     said = ask(daemon, other, check("carol", keys["acme"].code(1), client="acme"))
-    assert said[0].parameters == {"verdict": "perm_denied"}
+    assert said[0].parameters == {"verdict": "perm_denied", "notices": []}
     # What it may not ask counts against nobody and spends nothing.
     with daemon.client() as client:
         assert client.verify("carol", keys["globex"].code(), client="globex").ok
@@ -340,7 +341,7 @@ def test_why_a_code_is_refused_cannot_be_told_from_outside(daemon, portal):
         begin = (f"{VERIFY}.Begin", {"user": name, "client": "acme"})
         begun, done = ask(daemon, caller, begin, (f"{VERIFY}.Continue", {"session": "1", "responses": [code]}))
         conversations[name] = (begun, done)
-    assert set(map(str, shapes.values())) == {str((None, {"verdict": "auth_err"}))}
+    assert set(map(str, shapes.values())) == {str((None, {"verdict": "auth_err", "notices": []}))}
     assert len(set(map(str, conversations.values()))) == 1, conversations
     refusals = [entry for entry in daemon.audit() if entry.event == "verify" and entry.verdict == "auth_err"]
     assert len({entry.reason for entry in refusals}) > 3, "the log does tell"
