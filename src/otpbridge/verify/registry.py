@@ -38,7 +38,11 @@ Settings = Mapping[str, str | int | float | bool]
 
 
 class OptionError(ConfigError):
-    """A verifier does not take an option, or not with that value."""
+    """A verifier does not take an option, or not with that value; `option` is None where it is about several."""
+
+    def __init__(self, message: str, option: str | None = None) -> None:
+        self.option = option
+        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,15 +224,16 @@ def _options(here: Installed, given: Settings) -> Any:
     for key in given:
         if key not in known:
             hint = _hint(key, known, "It takes ") if known else "It takes no options."
-            raise OptionError(f"verifier {here.name} has no option `{key}`. {hint}")
+            raise OptionError(f"verifier {here.name} has no option `{key}`. {hint}", key)
     if options is None:
         return None
     try:
         return msgspec.convert(dict(given), options, strict=False)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
-        place = f" {where.rstrip('`')}" if where else ""
-        raise OptionError(f"verifier {here.name}, option{place}: {what}") from None
+        option = where.rstrip("`") or None
+        about = f", option {option}" if option else ""
+        raise OptionError(f"verifier {here.name}{about}: {what}", option) from None
     except Exception as error:  # noqa: BLE001 - as with loading
         raise ConfigError(f"its options cannot be made: {_brief(error)}") from None
 
