@@ -1,9 +1,9 @@
 """YubiKeys for tests without hardware: the fixture `rig`.
 
-Behind it stand virtual keys (tests/support/virtualkey) in a process of their own that speaks as pcscd does, so that the
-real libpcsclite, pyscard, yubikit and the stock `ykman` see readers with cards. One such process serves all tests of a
-pytest process, at one socket path (libpcsclite reads PCSCLITE_CSOCK_NAME only once); before each test it is put back:
-running, no key plugged in, no client connected.
+Behind it stand virtual keys (tests/support/virtualkey) in a process of their own that speaks as pcscd does, so that
+the real libpcsclite, pyscard, yubikit and the stock `ykman` see readers with cards. One such process serves all tests
+of a pytest process, at one socket path (libpcsclite reads PCSCLITE_CSOCK_NAME only once); before each test it is put
+back: running, no key plugged in, no client connected.
 
     def test_something(rig):
         key = rig.plug(serial=12345678, version=(5, 7, 1))
@@ -61,7 +61,7 @@ A key
     key.press(slot)
         What it types: a Yubico OTP or an OATH-HOTP code, with "\\n" if the slot sends Enter; "" for an empty slot.
     key.touch("given")
-        The finger is there whenever a credential asks for a touch (the default); a key that is waiting is touched now.
+        The finger is there whenever a credential asks for a touch (the default); a key that waits is touched now.
     key.touch("late")
         It waits, blinking, until touch("given"): from another thread, or while a subprocess waits.
     key.touch("never")
@@ -69,9 +69,9 @@ A key
     key.blinks()
         Returns when the key waits for a touch (TimeoutError after 20 seconds).
     key.log
-        The APDUs it got, oldest first, without contents: Apdu(applet, name, length, status), status 0 where nobody got
-        the answer; names: SELECT, PUT, LIST, CALCULATE, CALCULATE ALL, DELETE, RENAME, VALIDATE, SET CODE, RESET, SEND
-        REMAINING, READ CONFIG, WRITE CONFIG, CONFIG 1, CONFIG 2, UPDATE 1, UPDATE 2, SWAP, STATUS, SERIAL.
+        The APDUs it got, oldest first, without contents: Apdu(applet, name, length, status), status 0 where the key
+        did not do it; names: SELECT, PUT, LIST, CALCULATE, CALCULATE ALL, DELETE, RENAME, VALIDATE, SET CODE, RESET,
+        SEND REMAINING, READ CONFIG, WRITE CONFIG, CONFIG 1, CONFIG 2, UPDATE 1, UPDATE 2, SWAP, STATUS, SERIAL.
 
 Names of readers are those of real keys: "Yubico YubiKey OTP+FIDO+CCID 00 00", for version 4 "Yubico Yubikey 4
 OTP+U2F+CCID 00 00". From version 4 to 5.2 slots cannot be programmed over the smart card, as with the real ones.

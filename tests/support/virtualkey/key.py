@@ -32,7 +32,7 @@ class Entry:
     name: str
     length: int
     status: int
-    """0 where nobody got an answer."""
+    """0 where the key did not do it."""
 
 
 class VirtualKey:
