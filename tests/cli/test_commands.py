@@ -29,6 +29,7 @@ from otpbridge.wire.messages import (
     Empty,
     EnableToken,
     Entry,
+    ExemptUser,
     Import,
     ImportReply,
     LineError,
@@ -153,6 +154,16 @@ def test_an_empty_list_is_empty(daemon, otpbridge):
     daemon.answers[ListUsers] = [UsersReply(users=())]
     assert otpbridge("user", "list").out == ""
     assert otpbridge("--json", "user", "list").json == []
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("1d", 86_400), (" 7d ", 604_800)]
+)
+def test_times_are_written_as_people_say_them(daemon, otpbridge, written, seconds):
+    """Seconds, minutes, hours and days reach the daemon as seconds, with the reason."""
+    daemon.answers[ExemptUser] = UserReply(user=user(exempt_until=1_900_000_000))
+    assert otpbridge("user", "exempt", "alice", "--for", written, "--reason", "key at home").code == 0
+    assert asked(daemon) == [(ExemptUser, {"user": "alice", "seconds": seconds, "reason": "key at home"})]
 
 
 # --- token ---

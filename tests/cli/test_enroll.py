@@ -14,7 +14,21 @@ from terminal import Terminal, left_over
 
 from otpbridge.enroll.seeds import grouped
 from otpbridge.model import Algorithm, Kind, State, Verdict
-from otpbridge.wire.messages import Check, CheckReply, Confirm, ConfirmReply, Discard, Empty, Start
+from otpbridge.wire.messages import (
+    Begin,
+    Check,
+    CheckReply,
+    Confirm,
+    ConfirmReply,
+    Continue,
+    Discard,
+    Empty,
+    PromptFields,
+    Start,
+    Step,
+    StepReply,
+)
+from otpbridge.wire.service import VarlinkError
 
 FIELDS = ["token", "user", "client", "kind", "state", "secret_hex", "secret_base32", "uri", "expires_in"]
 
@@ -312,3 +326,43 @@ def test_removing_asks_a_person_first(daemon, run_dir):
     with Terminal("--run-dir", run_dir, "user", "remove", "alice", "--yes") as terminal:
         assert terminal.finish() == 0
     assert names(daemon) == [RemoveUser]
+
+
+def test_a_person_proves_it_by_all_that_the_stack_asks(run_dir, user_daemon):
+    """On a terminal the proof is a conversation: password, then code; the call is repeated on the same connection."""
+    prepare(user_daemon)
+    proven = []
+    steps = {"Password: ": ("hunter2", "Code: "), "Code: ": ("123456", None)}
+    waiting = []
+
+    def step(prompt):
+        waiting[:] = [prompt]
+        return StepReply(session="s", step=Step(notices=(), prompts=(PromptFields(style="hidden", text=prompt),)))
+
+    def proceed(request):
+        answer, following = steps[waiting[0]]
+        assert request.responses == (answer,)
+        if following is not None:
+            return step(following)
+        proven.append(True)
+        return StepReply(session="s", step=Step(notices=(), prompts=(), verdict=Verdict.SUCCESS))
+
+    user_daemon.answers.update(
+        {
+            Start: lambda _request: started() if proven else VarlinkError("org.otpbridge.Enroll.ProofNeeded"),
+            Begin: lambda _request: step("Password: "),
+            Continue: proceed,
+        }
+    )
+    with on_terminal(run_dir) as terminal:
+        terminal.wait_for("prove that it is you")
+        terminal.wait_for("Password: ")
+        terminal.type("hunter2")
+        terminal.wait_for("Code: ")
+        terminal.type("123456")
+        terminal.wait_for("Code that it shows now")
+        terminal.type("123456")
+        assert terminal.finish() == 0
+        assert "hunter2" not in terminal.text
+    assert names(user_daemon) == [Start, Begin, Continue, Continue, Start, Confirm]
+    assert len({connection for _, connection, _ in user_daemon.calls}) == 1

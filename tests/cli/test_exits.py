@@ -26,6 +26,7 @@ REMOTE = [
     (error("WrongState", token="t1", state="revoked"), 1, "t1 is revoked.*enroll"),
     (error("WrongState", token="t1", state="pending"), 1, "t1 is pending.*confirm"),
     (error("NotConfirmed", user="alice", client="local"), 1, "locked out.*--force"),
+    (error("NoAuthenticator", user="alice", client="acme"), 1, "enroll totp alice --client acme"),
     (error("BadParameters", reason="digits must be 6"), 2, "digits must be 6"),
     (error("KeyNotRotatable", reason="the key is a credential"), 1, "the key is a credential"),
     (error("Failed", reason="the disk is full"), 3, "the disk is full"),
@@ -33,6 +34,7 @@ REMOTE = [
     (error("UnheardOf", what="x"), 3, "UnheardOf"),
     (VarlinkError("org.varlink.service.PermissionDenied"), 4, "may not.*otpbridge-admin"),
     (VarlinkError("org.varlink.service.InvalidParameter", {"parameter": "user"}), 2, "user"),
+    (VarlinkError("org.varlink.service.InvalidParameter", {"parameter": "seconds"}), 2, "30 days"),
     (VarlinkError("org.varlink.service.MethodNotFound", {"method": "x"}), 3, "another version"),
 ]
 
@@ -96,13 +98,21 @@ def test_wrong_usage_is_exit_code_2(daemon, otpbridge):
         ["enroll", "hotp", "alice", "--period", "60"],
         ["enroll", "totp", "alice", "--algorithm", "MD5"],
         ["enroll", "totp", "alice", "--qr", "code.jpg"],
+        ["enroll", "recovery", "alice", "--qr", "none"],
         ["user", "add"],
+        ["user", "exempt", "alice", "--for", "2h"],
+        ["user", "exempt", "alice", "--for", "2h", "--reason", " "],
+        ["user", "exempt", "alice", "--for", "2", "--reason", "x"],
+        ["user", "exempt", "alice", "--for", "-2h", "--reason", "x"],
+        ["user", "exempt", "alice"],
+        ["user", "invite", "alice", "--for", "soon"],
+        ["stack", "check", "--config", "/nonexistent/otpbridge.toml"],
         ["audit", "tail", "-n", "-1"],
         ["frobnicate"],
     ):
         said = otpbridge(*arguments)
         assert (said.code, said.out) == (2, ""), arguments
-        assert otpbridge("--json", *arguments).json["error"] == "Usage"
+        assert otpbridge("--json", *arguments).json["error"] in {"Usage", "BadParameters"}
     assert daemon.calls == []
 
 

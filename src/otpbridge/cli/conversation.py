@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from otpbridge.cli import ask, show
-from otpbridge.model import PromptStyle
+from otpbridge.model import Context, PromptStyle
 
 if TYPE_CHECKING:
     from otpbridge.client import Client, Verification
@@ -16,8 +18,9 @@ if TYPE_CHECKING:
 def converse(
     daemon: Client, user: str, client: str | None, stack: str | None, tell: Callable[[Notice], None]
 ) -> Verification:
-    """Have a person verified. `tell` gets each notice as it comes."""
-    with daemon.begin(user, client=client, stack=stack, on_notice=tell) as talk:
+    """Have a person verified. `tell` gets each notice as it comes; on a terminal it may be a drawing."""
+    context = Context(tty=os.ttyname(sys.stdin.fileno()))
+    with daemon.begin(user, client=client, stack=stack, context=context, on_notice=tell) as talk:
         while talk.verdict is None:
             talk.answer(*[_answer(prompt) for prompt in talk.prompts])
         return talk.result
