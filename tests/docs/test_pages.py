@@ -167,16 +167,25 @@ def test_every_configuration_shown_is_accepted():
         config.parse(text)
 
 
+NAMED = {"callers": config.CallerEntry, "clients": config.ClientEntry, "stacks": config.StackEntry}
+SECTIONS = {"callers": "[[callers]]", "clients": "[clients.NAME]", "stacks": "[stacks.NAME]"}
+FROM_THROTTLE = {"limit", "first_wait", "longest_wait"}
+"""Keys of [policy] whose default is what [throttle] says."""
+
+
 def settings():
     """Every key that can be set: section, key, default."""
     for field in msgspec.structs.fields(config.Config):
-        kind = config.CallerEntry if field.name == "callers" else type(field.default)
+        kind = NAMED.get(field.name, type(field.default))
         if not issubclass(kind, msgspec.Struct):
             yield "Top level", field.name, field.default
             continue
-        section = "[[callers]]" if field.name == "callers" else f"[{field.name}]"
+        # What a client or a stack says otherwise than [policy] is described there.
+        shared = config.Policy.__struct_fields__ if issubclass(kind, config.PolicyChange) else ()
+        own = set(kind.__struct_fields__) - set(shared)
         for key in msgspec.structs.fields(kind):
-            yield section, key.name, key.default
+            if key.name in own:
+                yield SECTIONS.get(field.name, f"[{field.name}]"), key.name, key.default
 
 
 def entries():
@@ -193,15 +202,17 @@ def entries():
 
 def test_the_man_page_has_every_key_and_no_other():
     """otpbridge.toml(5) names each section and key that the daemon reads."""
-    keys = {(section, key) for section, key, _ in settings()} - {("Top level", "issuers")}
+    keys = {(section, key) for section, key, _ in settings()} - {("Top level", "verifiers")}
     assert set(entries()) == keys
-    assert ".Ss [issuers]" in MAN_PAGE.read_text()
+    assert ".Ss [verifiers.NAME]" in MAN_PAGE.read_text()
 
 
 def test_the_man_page_has_the_defaults():
     """The values in otpbridge.toml(5) are the defaults of the program."""
     shown = entries()
     for section, key, default in settings():
+        if section == "[policy]" and key in FROM_THROTTLE:
+            default = getattr(config.Throttle(), key)
         if isinstance(default, bool) or not isinstance(default, int | str):
             continue
         value = re.sub(r"^(Qq )?Ar ", "", shown[section, key]).strip('"')
