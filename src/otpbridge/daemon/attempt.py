@@ -163,7 +163,11 @@ class StoreAttempt:
     # --- what verifiers see ---
 
     def tokens(self, kind: Kind) -> Sequence[Token]:
-        """See verify.api. Who has no such token costs the same work as who has one."""
+        """See verify.api. Who has no such token costs the same work as who has one, and so does who is locked."""
+        user = self.candidate.user
+        if user is not None and user.locked_at is not None:
+            # A right answer must not even take another way through the stack than a wrong one.
+            return [self._decoys.of(kind).token]
         found = [
             stored.token
             for stored in self.candidate.tokens

@@ -115,11 +115,12 @@ class Store:
             if isinstance(error, self.engine.dialect.dbapi.Error):  # type: ignore[union-attr]
                 raise StoreError(f"the store cannot be read: {error}") from None
             raise
-        if not rows:
-            return Candidate(None, ())
-        enforcement, locked_at, exempt_until, notice = rows[0][:4]
+        # Who is not there, or has no token, is made up, so that it takes as long to find that out.
+        there = rows or [_NOBODY]
+        enforcement, locked_at, exempt_until, notice = there[0][:4]
         user = User(name, client, Enforcement(enforcement) if enforcement else None, locked_at, exempt_until, notice)
-        return Candidate(user, tuple(_active(row, client, name) for row in rows if row[4] is not None))
+        active = [_active(row if row[4] is not None else _NOBODY, client, name) for row in there]
+        return Candidate(user if rows else None, tuple(stored for stored in active if stored.seq))
 
     def settle(self, settlement: Settlement[T]) -> asyncio.Future[T]:
         """Settle a judged attempt; what it concludes comes once the ruling is on disk, or the store has failed."""
@@ -288,6 +289,10 @@ def _root(engine: Engine, connection: Connection, vault: Vault, random: Callable
         connection.exec_driver_sql("ROLLBACK")
         raise
     return found
+
+
+_NOBODY = (Enforcement.REQUIRED, None, None, None, 0, "", Kind.TOTP, Algorithm.SHA1, 6, 30, 0, 0, 0, b"", None)
+"""A row of statements.candidate that is in no store: tokens are counted from 1."""
 
 
 def _active(row: Any, client: str, name: str) -> StoredToken:
