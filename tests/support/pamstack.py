@@ -69,7 +69,14 @@ class Hesitant:
     seconds: float
 
 
-Answer = str | bytes | Missing | Hesitant
+@dataclass(frozen=True, slots=True)
+class FromFile:
+    """An answer that the person reads when they are asked: the last word of a file."""
+
+    path: Path
+
+
+Answer = str | bytes | Missing | Hesitant | FromFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +205,8 @@ def finish(process: subprocess.Popen[str], on_message: Callable[[Message], None]
 def _pack(answer: Answer) -> dict[str, Any]:
     if isinstance(answer, Missing):
         return {"missing": answer.value}
+    if isinstance(answer, FromFile):
+        return {"file": str(answer.path)}
     if isinstance(answer, Hesitant):
         return {"text": answer.text, "after": answer.seconds}
     return {"text": answer if isinstance(answer, str) else answer.decode("utf-8", "surrogateescape")}
@@ -257,6 +266,8 @@ def _conversation(libc: ctypes.CDLL, answers: Iterator[Mapping[str, Any]]) -> An
                 continue
             answer = next(answers, {"missing": Missing.FAILS})
             time.sleep(answer.get("after", 0))
+            if "file" in answer:
+                answer = {"text": Path(answer["file"]).read_text().split()[-1]}
             if answer.get("missing") in missing:
                 return missing[Missing(answer["missing"])]
             if "text" in answer:
