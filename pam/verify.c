@@ -207,7 +207,8 @@ static int ask(struct verify *verify, size_t index, bool first)
         return PAM_AUTH_ERR;
     }
     converse_sanitise(question, sizeof question, prompt->text);
-    converse_compose(text, &verify->reply, index == 0 && !verify->silent,
+    /* With PAM_SILENT too (sudo's default): what comes with a question, a key to enrol with, is part of it. */
+    converse_compose(text, &verify->reply, index == 0,
                      renamed   ? options->prompt
                      : forward ? forward_prompt
                                : question);

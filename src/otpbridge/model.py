@@ -226,12 +226,14 @@ class Prompt:
     """A question to the person.
 
     `answer` names what is asked for. What was answered once is not asked for again in the same attempt, so one
-    answer serves every verifier that asks for it (PAM's try_first_pass).
+    answer serves every verifier that asks for it (PAM's try_first_pass). `notice` is what the person needs in order
+    to answer: lines that are shown with the question wherever that is shown.
     """
 
     text: str
     style: PromptStyle = PromptStyle.HIDDEN
     answer: str = CODE
+    notice: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -542,8 +542,7 @@ def test_who_must_have_an_authenticator_sets_one_up_while_logging_in(tmp_path):
         await bench.rig.change(lambda t: users.add(t, "local", "carol"))
         await bench.enforce(Enforcement.REQUIRED, "carol")
         conversation, step = await bench.judge.begin(bench.subject("carol"))
-        told = [notice.text for notice in conversation.attempt.notices]
-        seed = base64.b32decode(shown_key(told))
+        seed = base64.b32decode(shown_key([step.prompt.notice]))
         assert step.prompt.text == "Code that your authenticator shows: "
         step = await bench.judge.answer(conversation, ["000000"])
         assert isinstance(step, Question)
@@ -571,8 +570,8 @@ def test_of_two_who_enrol_one_user_at_once_the_first_wins(tmp_path):
         await bench.enforce(Enforcement.REQUIRED, "carol")
         pairs = []
         for _ in range(2):
-            conversation, _step = await bench.judge.begin(bench.subject("carol"))
-            seed = base64.b32decode(shown_key([n.text for n in conversation.attempt.notices]))
+            conversation, step = await bench.judge.begin(bench.subject("carol"))
+            seed = base64.b32decode(shown_key([step.prompt.notice]))
             pairs.append((conversation, totp(seed, bench.time, OtpParameters())))
         steps = await asyncio.gather(*(bench.judge.answer(each, [code]) for each, code in pairs))
         passed = [step for step in steps if not isinstance(step, Question) and step.verdict is Verdict.SUCCESS]

@@ -176,14 +176,14 @@ def test_a_touch_is_asked_for_at_once(make_stack, socket_path):
 
 
 def test_silent_logins_see_prompts_alone(make_stack, socket_path):
-    """With PAM_SILENT nothing but prompts is shown."""
+    """With PAM_SILENT nothing but prompts is shown, and in front of a prompt what is needed to answer it."""
     with ScriptedDaemon(
         socket_path,
         [streamed(notice("a")), step(hidden("Code: "), notices=[notice("b"), notice("c", "error")])],
         step(notices=[notice("d")], verdict="maxtries", retry_after=9),
     ):
         outcome = make_stack().login("alice", ["123456"], flags=PAM_SILENT)
-    assert [message.text for message in outcome.messages] == ["Code: "]
+    assert [message.text for message in outcome.messages] == ["b\nCode: "]
 
 
 def test_long_texts_are_cut(make_stack, socket_path):

@@ -133,6 +133,8 @@ class Bench:
         while isinstance(step, Question):
             told += [notice.text for notice in conversation.attempt.notices]
             conversation.attempt.notices.clear()
+            if step.prompt.notice:
+                told.append(step.prompt.notice)
             asked.append(step.prompt.text)
             if not waiting:
                 self.judge.abandon(conversation)

@@ -110,6 +110,7 @@ def _check_prompt(prompt: object) -> None:
         raise TypeError("a verifier asks with an otpbridge.model.Prompt")
     _check_text("the text of a prompt", prompt.text, _LONGEST_PROMPT)
     _check_text("the name of an answer", prompt.answer, _LONGEST_PROMPT)
+    _check_text("the notice of a prompt", prompt.notice, _LONGEST_NOTICE)
 
 
 def _check_notice(notice: object) -> None:

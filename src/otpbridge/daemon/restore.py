@@ -22,6 +22,8 @@ from otpbridge.store.backup import Restored
 from otpbridge.store.engine import SQLITE_NAME, StoreLock, begin, open_engine
 from otpbridge.store.store import prepare_folder
 from otpbridge.vault.seal import Vault
+from otpbridge.verify.loading import widest_window
+from otpbridge.verify.loading import widest_window
 
 
 def restore(options: Options, source: str) -> str:
@@ -31,7 +33,10 @@ def restore(options: Options, source: str) -> str:
     changed.
     """
     harden()
-    settings = config.load(options.config_file)
+    configuration = config.read(options.config_file)
+    settings = configuration.parse()
+    with configuration.told():
+        reach = widest_window(settings)
     if settings.store.url is not None:
         raise StoreError("restore works on the SQLite store in the state folder; [store] url names another one")
     prepare_folder(options.state_dir)
@@ -41,7 +46,7 @@ def restore(options: Options, source: str) -> str:
         vault = Vault(key_place(settings, options).load(), os.urandom)
         with _opened(source, options.state_dir) as file:
             _remove(draft)
-            done = _build(draft, options.state_dir, file, vault, settings.window.totp)
+            done = _build(draft, options.state_dir, file, vault, reach)
         kept = _swap(draft, options.state_dir / SQLITE_NAME)
     except DBAPIError as error:
         raise StoreError(f"{draft}: {error.orig}") from None

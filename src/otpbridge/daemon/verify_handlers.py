@@ -176,6 +176,8 @@ def _told(conversation: Conversation) -> tuple[Notice, ...]:
 def _reply(session: str, step: Question | Outcome, notices: tuple[Notice, ...]) -> StepReply:
     if isinstance(step, Question):
         prompt = PromptFields(style=step.prompt.style, text=step.prompt.text)
+        if step.prompt.notice:
+            notices = (*notices, Notice(step.prompt.notice))
         return _step(session, notices, prompts=(prompt,))
     said = (*notices, *step.notices)
     return _step(session, said, verdict=step.verdict, retry_after=step.retry_after, code=_span(step))

@@ -67,7 +67,9 @@ def _settings(name: str, config: Config) -> Settings:
 
 
 def widest_window(config: Config) -> int:
-    """The largest `window` (time steps) with which a rule judges TOTP codes, or might."""
-    said = [rule.rule.options.get("window") for name in config.rules for rule in resolve(name, config.rules).rules]
-    widths = [config.window.totp, config.verifiers.get("totp", {}).get("window"), *said]
-    return max(int(width) for width in widths if width is not None)
+    """The largest `window` (time steps) with which a rule judges TOTP codes."""
+    rules = [rule.rule for name in config.rules for rule in resolve(name, config.rules).rules]
+    said = [rule.options.get("window") for rule in rules if rule.verifier == "totp"]
+    said.append(str(config.verifiers.get("totp", {}).get("window")))
+    # What is no number here is none to the daemon either, which does not start with it.
+    return max([config.window.totp, *(int(width) for width in said if width is not None and width.isdecimal())])

@@ -207,6 +207,7 @@ def _is_prompt(prompt: object) -> bool:
         and isinstance(prompt.text, str)
         and isinstance(prompt.style, PromptStyle)
         and isinstance(prompt.answer, str)
+        and isinstance(prompt.notice, str)
     )
 
 

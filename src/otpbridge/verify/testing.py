@@ -85,6 +85,8 @@ class ScriptedAttempt:
     async def ask(self, prompt: Prompt, *, again: bool = False) -> str:
         """See Attempt. Raises EmptyAnswerError."""
         if again or prompt.answer not in self.given:
+            if prompt.notice:
+                self.told.append(Notice(prompt.notice))
             self.asked.append(prompt.text)
             try:
                 self.given[prompt.answer] = next(self._answers)

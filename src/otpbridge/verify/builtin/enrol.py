@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from otpbridge.model import Notice, NoticeStyle, Prompt, Verdict
@@ -43,10 +43,11 @@ class Enrol:
         enrolment = await attempt.enrol(trust_caller=self._options.first_factor is FirstFactor.CALLER)
         if enrolment is None:
             return Verdict.IGNORE
-        await attempt.tell(Notice(enrolment.instructions))
+        prompt = replace(PROMPT, notice=enrolment.instructions)
         for _ in range(TRIES):
-            if await enrolment.confirm(await attempt.ask(PROMPT, again=True)):
+            if await enrolment.confirm(await attempt.ask(prompt, again=True)):
                 attempt.tell_on_success(Notice("Your authenticator is set up. Its codes are asked for from now on."))
                 return Verdict.SUCCESS
             await attempt.tell(Notice("That code does not match.", NoticeStyle.ERROR))
+            prompt = PROMPT
         return Verdict.AUTH_ERR
