@@ -31,7 +31,7 @@ from otpbridge.daemon.import_handlers import ImportDesk
 from otpbridge.daemon.judge import Judge
 from otpbridge.daemon.key_handlers import KeyDesk
 from otpbridge.daemon.notice_handlers import Board, NoticesCounter
-from otpbridge.daemon.outside import brief
+from otpbridge.daemon.outside import Shelter, brief
 from otpbridge.daemon.policy import Rights, uid_of
 from otpbridge.daemon.stacks import Stacks
 from otpbridge.daemon.verify_handlers import VerifyCounter
@@ -88,22 +88,38 @@ def key_place(settings: Config, options: Options) -> KeyPlace:
     return KeyPlace(settings.key, options.state_dir, os.environ.get("CREDENTIALS_DIRECTORY"))
 
 
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """A configuration with what it describes."""
+
+    config: Config
+    rights: Rights
+    stacks: Stacks
+
+
+def configured(options: Options, shelter: Shelter | None = None) -> Configured:
+    """Read the configuration and make what it describes. Raises ConfigError with file and line."""
+    source = config.read(options.config_file)
+    settings = source.parse()
+    with source.told():
+        return Configured(settings, Rights(settings, os.geteuid(), uid_of), Stacks(settings, shelter))
+
+
 class Daemon:
     """One running daemon."""
 
-    def __init__(self, options: Options, settings: Config, store: Store, keys: KeyPlace) -> None:
+    def __init__(self, options: Options, made: Configured, store: Store, keys: KeyPlace) -> None:
         self._options = options
         self._store = store
         self._notifier = systemd.Notifier()
         self._stop = asyncio.Event()
         clock = time.time
-        rights = Rights(settings, os.geteuid(), uid_of)
         host = socket.gethostname().partition(".")[0]
-        judge = Judge(store, settings, Stacks(settings), clock=clock, random=os.urandom, host=host)
+        judge = Judge(store, made.config, made.stacks, clock=clock, random=os.urandom, host=host)
         self._desk = Desk(
             store=store,
-            config=settings,
-            rights=rights,
+            config=made.config,
+            rights=made.rights,
             judge=judge,
             clock=clock,
             random=os.urandom,
@@ -227,12 +243,11 @@ class Daemon:
         self._notifier.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         desk = self._desk
         try:
-            fresh = config.load(self._options.config_file)
-            rights = Rights(fresh, os.geteuid(), uid_of)
-            stacks = Stacks(fresh, desk.judge.stacks.shelter)
+            made = configured(self._options, desk.judge.stacks.shelter)
         except OtpBridgeError as error:
             log.error("reload: %s. Nothing was changed", error)  # noqa: TRY400 - an admin's error, not ours
         else:
+            fresh = made.config
             fixed = [
                 name for name in ("key", "store", "admin_group") if getattr(fresh, name) != getattr(desk.config, name)
             ]
@@ -240,8 +255,8 @@ class Daemon:
                 fixed.append("throttle (per source)")
             if fixed:
                 log.warning("reload: changes in %s count only after a restart", ", ".join(fixed))
-            desk.judge = Judge(desk.store, fresh, stacks, clock=desk.clock, random=desk.random, host=desk.host)
-            desk.config, desk.rights = fresh, rights
+            desk.judge = Judge(desk.store, fresh, made.stacks, clock=desk.clock, random=desk.random, host=desk.host)
+            desk.config, desk.rights = fresh, made.rights
             for service in self._services:
                 service.limits = self._limits()
             log.info("reload: done")
@@ -282,12 +297,13 @@ def serve(options: Options) -> None:
     harden()
     # The writer thread hands back its results through the interpreter lock; 5 ms would be most of a login.
     sys.setswitchinterval(_SWITCH_SECONDS)
-    settings = config.load(options.config_file)
+    made = configured(options)
+    settings = made.config
     keys = key_place(settings, options)
     store = open_store(settings.store.url, options.state_dir, keys, os.urandom, settings.throttle.per_source)
 
     async def run() -> None:
-        await Daemon(options, settings, store, keys).run()
+        await Daemon(options, made, store, keys).run()
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(run())

@@ -39,7 +39,9 @@ class Rights:
     def __init__(self, config: Config, own_uid: int, uid_of: Callable[[str], int | None]) -> None:
         self._admins = frozenset({0, own_uid})
         self._uid_of = uid_of
-        self._grants: Mapping[int, _Grant] = dict(_grant(entry, uid_of) for entry in config.callers)
+        self._grants: Mapping[int, _Grant] = dict(
+            _grant(entry, uid_of, number) for number, entry in enumerate(config.callers)
+        )
 
     @property
     def trusted(self) -> frozenset[int]:
@@ -80,10 +82,13 @@ def uid_of(name: str) -> int | None:
         return None
 
 
-def _grant(entry: CallerEntry, uid_of: Callable[[str], int | None]) -> tuple[int, _Grant]:
+def _grant(entry: CallerEntry, uid_of: Callable[[str], int | None], number: int) -> tuple[int, _Grant]:
     uid = entry.user if isinstance(entry.user, int) else uid_of(entry.user)
     if uid is None:
-        raise ConfigError(f"[[callers]] user: there is no system user {entry.user}; create it, or give its uid")
+        raise ConfigError(
+            f"[[callers]] user: there is no system user {entry.user}; create it, or give its uid",
+            ("callers", number, "user"),
+        )
     return uid, _Grant(frozenset(entry.clients), frozenset(entry.may))
 
 
