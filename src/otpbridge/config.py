@@ -28,6 +28,8 @@ SYSTEM_CONFIG = Path("/etc/otpbridge/otpbridge.toml")
 SYSTEM_STATE = Path("/var/lib/otpbridge")
 SYSTEM_RUN = Path("/run/otpbridge")
 
+CLIENT_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
 DEFAULT_STACK = "default"
 DEFAULT_RULES = ("sufficient totp", "sufficient hotp", "sufficient yubiotp", "required recovery")
 
@@ -294,6 +296,7 @@ class Source:
         with self.told():
             _refuse_unknown(raw, Config, ())
             parsed: Config = _converted(raw, Config, ())
+            _check_names(parsed)
             _check_networks(parsed)
         return parsed
 
@@ -354,6 +357,20 @@ def _inner_place(path: str) -> Place:
 
 def _said(place: Place) -> str:
     return ".".join(key for key in place if isinstance(key, str))
+
+
+def _check_names(parsed: Config) -> None:
+    """Refuse what no client can be called: it would hold for nobody."""
+    said: list[tuple[str, str, Place]] = [(f"[clients.{name}]", name, ("clients", name)) for name in parsed.clients]
+    for number, entry in enumerate(parsed.callers):
+        for at, name in enumerate(entry.clients):
+            said.append(("[[callers]] clients", name, ("callers", number, "clients", at)))
+    for section, name, place in said:
+        if not CLIENT_NAME.fullmatch(name):
+            raise ConfigError(
+                f"{section}: `{name}` cannot be the name of a client. Use lower-case letters, digits, `.`, `_`, `-`.",
+                place,
+            )
 
 
 def _check_networks(parsed: Config) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from otpbridge.config import Config, Right
+from otpbridge.config import CLIENT_NAME, Config, Right
 from otpbridge.daemon.judge import Judge
 from otpbridge.daemon.policy import Authority, Rights, effective
 from otpbridge.errors import StoreError
@@ -26,7 +25,6 @@ T = TypeVar("T")
 
 LONGEST_NAME = 256
 _OATH = frozenset({Kind.TOTP, Kind.HOTP})
-_CLIENT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 @dataclass(slots=True)
@@ -119,7 +117,7 @@ def client_of(name: str | None) -> str:
     """The client of a call: `local` when left out. Raises InvalidParameter."""
     if name is None:
         return LOCAL
-    if not _CLIENT.fullmatch(name):
+    if not CLIENT_NAME.fullmatch(name):
         raise invalid("client")
     return name
 
