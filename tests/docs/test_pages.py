@@ -211,9 +211,9 @@ def test_the_man_page_has_the_defaults():
     """The values in otpbridge.toml(5) are the defaults of the program."""
     shown = entries()
     for section, key, default in settings():
-        if section == "[policy]" and key in FROM_THROTTLE:
-            default = getattr(config.Throttle(), key)
-        if isinstance(default, bool) or not isinstance(default, int | str):
+        from_throttle = section == "[policy]" and key in FROM_THROTTLE
+        expected = getattr(config.Throttle(), key) if from_throttle else default
+        if isinstance(expected, bool) or not isinstance(expected, int | str):
             continue
         value = re.sub(r"^(Qq )?Ar ", "", shown[section, key]).strip('"')
-        assert value == str(default), key
+        assert value == str(expected), key

@@ -124,10 +124,7 @@ class Site:
     def require(self, *users: str) -> None:
         """Make a second factor required, whether or not they have one."""
         self.tell(
-            *(
-                messages.SetEnforcement(user=user, enforcement=Enforcement.REQUIRED, force=True)
-                for user in users
-            )
+            *(messages.SetEnforcement(user=user, enforcement=Enforcement.REQUIRED, force=True) for user in users)
         )
 
     def reasons(self, event: str = "verify") -> list[str | None]:
@@ -196,13 +193,16 @@ class _Inside:
 
 
 def test_the_helper_checks_the_system_password_for_the_stack(opened: Opener, folder: Path):
-    """`pam` with its helper: what is in /etc/shadow opens, what is not does not, and without the helper nothing does."""
+    """`pam` with its helper: what is in /etc/shadow opens and nothing else, and without the helper nothing does."""
     if shutil.which("systemd-socket-activate") is None:
         pytest.skip("systemd-socket-activate is not installed")
     path = folder / "helper"
     site = opened(
         f'[stacks.sshd]\nrules = ["requisite pam helper={path}", "sufficient totp", "required recovery"]\n',
-        services={"sshd": ALONE, "otpbridge-password": "auth required pam_unix.so nodelay\naccount required pam_unix.so\n"},
+        services={
+            "sshd": ALONE,
+            "otpbridge-password": "auth required pam_unix.so nodelay\naccount required pam_unix.so\n",
+        },
     )
     key = provision(site.daemon, ["bob"])["bob"]
     site.require("bob")
@@ -293,7 +293,7 @@ def test_what_a_yubikey_types_lets_in_once(opened: Opener):
 
 @pytest.mark.parametrize("order", ["password first", "code first"])
 def test_one_field_takes_both_and_leaves_pam_unix_the_password(opened: Opener, order: str):
-    """An app's code or a YubiKey's, at either end of a password that has digits too; each of the two must be right."""
+    """An app's code or a YubiKey's, at either end of a password that has digits too; both must be right."""
     one_field = "auth requisite {module} forward_pass\nauth required pam_unix.so use_first_pass nodelay\n"
     site = opened(services={"sshd": one_field + ALONE.partition("auth required pam_permit.so\n")[2]})
     key = provision(site.daemon, ["alice"])["alice"]
@@ -368,7 +368,9 @@ def test_an_authenticator_is_set_up_while_logging_in(opened: Opener, program: st
         terminal.wait_for("$ ")
         terminal.type("exit")
         terminal.finish()
-    assert [entry.reason for entry in site.daemon.audit() if entry.event == "token confirmed"] == ["enrolled at login"]
+    assert [entry.reason for entry in site.daemon.audit() if entry.event == "token confirmed"] == [
+        "enrolled at login"
+    ]
 
 
 def test_nobody_sets_one_up_without_the_password(opened: Opener):
@@ -445,9 +447,7 @@ def test_a_key_alone_meets_locks_exemptions_and_enforcement(opened: Opener):
 
 def test_a_key_that_went_past_the_code_can_be_turned_away(opened: Opener):
     """`account = "verified"`: where sshd asked for no code by mistake, who should have shown one is refused."""
-    site = opened(
-        '[policy]\naccount = "verified"\n', sshd=f"{KEY_AND_CODE}Match User bob\n    {KEY_ALONE}"
-    )
+    site = opened('[policy]\naccount = "verified"\n', sshd=f"{KEY_AND_CODE}Match User bob\n    {KEY_ALONE}")
     keys = provision(site.daemon, ["alice", "bob"])
     site.require("alice", "bob")
     alice, bob = site.machine.make_key("alice"), site.machine.make_key("bob")

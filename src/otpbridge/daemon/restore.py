@@ -23,7 +23,6 @@ from otpbridge.store.engine import SQLITE_NAME, StoreLock, begin, open_engine
 from otpbridge.store.store import prepare_folder
 from otpbridge.vault.seal import Vault
 from otpbridge.verify.loading import widest_window
-from otpbridge.verify.loading import widest_window
 
 
 def restore(options: Options, source: str) -> str:

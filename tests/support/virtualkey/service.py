@@ -143,7 +143,6 @@ class Strings:
 
     def fill(self, key: int, leave: int) -> None:
         oath = self._keys[key].oath
-        sha1 = KINDS["totp"] | ALGORITHMS["sha1"]
         for number in range(oath.capacity - len(oath.credentials) - leave):
             name = f"Other:somebody{number}@example.org"
             oath.put(
