@@ -409,7 +409,6 @@ def test_where_nothing_can_be_drawn_the_key_is_shown_alone(opened: Opener):
         terminal.type(PASSWORDS["carol"])
         screen = terminal.wait_for(PROOF)
         assert "\u2588" not in screen
-        print(repr(terminal.text))
         terminal.type(phone(key_below(screen)).code())
         terminal.wait_for("root\r\n")
         assert terminal.finish() == 0
