@@ -153,7 +153,7 @@ def test_rules_of_several_policies_hold_side_by_side_in_one_batch(tmp_path):
     async def work():
         rules = {"strict": Backoff(1, 60_000, 60_000, 900_000), "mild": Backoff(5, 2000, 4000, 900_000)}
         async with running(tmp_path) as rig:
-            names = [name for name in rules for _ in range(8)]
+            names = [name for _ in range(8) for name in rules]
             rulings = await asyncio.gather(*(rig.attempt(name, rule=rules[name]) for name in names))
             for name, rule in rules.items():
                 said = [ruling for which, ruling in zip(names, rulings, strict=True) if which == name]
