@@ -151,8 +151,8 @@ def test_rules_of_several_policies_hold_side_by_side_in_one_batch(tmp_path):
     """Users of a strict and of a mild client in one turn: each meets the limit and the wait of their own."""
 
     async def work():
-        rules = {"strict": Backoff(1, 60_000, 60_000, 900_000), "mild": Backoff(5, 2000, 4000, 900_000)}
-        async with running(tmp_path) as rig:
+        rules = {"strict": Backoff(1, 60_000, 60_000, 900_000), "mild": Backoff(5, 2000, 300_000, 900_000)}
+        async with running(tmp_path, quick=60.0) as rig:
             names = [name for _ in range(8) for name in rules]
             rulings = await asyncio.gather(*(rig.attempt(name, rule=rules[name]) for name in names))
             for name, rule in rules.items():

@@ -63,7 +63,7 @@ def test_users_of_one_batch_strike_each_their_own(tmp_path):
     """Codes, counters and guesses of many users in one batch: each gets what is theirs."""
 
     async def work():
-        async with running(tmp_path) as rig:
+        async with running(tmp_path, quick=60.0) as rig:
             lists = [await rig.put(f"u{number}", f"r{number}") for number in range(4)]
             clock = await rig.token("clock", "t1")
             rulings = await asyncio.gather(

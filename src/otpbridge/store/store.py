@@ -182,17 +182,14 @@ class Store:
         return ThrottleState() if row is None else ThrottleState(row.misses, row.refused, row.last, row.not_before)
 
     def tidy(self, transaction: Transaction) -> None:
-        """Forget back-off rows that count nothing any more."""
+        """Forget back-off that counts nothing any more, and successes that no policy looks back to."""
         t, seen = tables.throttle, tables.seen
         # Misses decay by the time that passes alone, so a row is only worth its place while some are left, or while
         # the wait that they began goes on: it may be longer than it takes to forget them. All rules forget alike.
         gone = (t.c.misses <= (transaction.now - t.c.since) // self._per_source.forget) & (
             t.c.not_before <= transaction.now
         )
-        transaction.connection.execute(delete(t).where(gone, ~t.c.key.startswith("token/")))
-        transaction.connection.execute(
-            delete(t).where(t.c.last < transaction.now - 86_400_000, t.c.key.startswith("token/"))
-        )
+        transaction.connection.execute(delete(t).where(gone))
         transaction.connection.execute(delete(seen).where(seen.c.at < transaction.now - _LONGEST_SEEN))
 
     # --- status and audit ---
