@@ -163,6 +163,8 @@ class Token(NamedTuple):
     expires_at: int | None = None
     confirmed_at: int | None = None
     last_used_at: int | None = None
+    serials: tuple[str, ...] = ()
+    """Of the hardware keys that it was put on, each of which has shown that it computes its codes."""
 
 
 @dataclass(frozen=True, slots=True)

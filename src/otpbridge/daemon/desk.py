@@ -161,6 +161,7 @@ def token_fields(token: Token) -> TokenFields:
         expires_at=token.expires_at,
         confirmed_at=token.confirmed_at,
         last_used_at=token.last_used_at,
+        serials=token.serials or None,
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from otpbridge.config import Policy, Right
-from otpbridge.daemon.desk import Counter, Desk, client_of, denied, event, token_event, token_fields, user_of
+from otpbridge.daemon.desk import Counter, Desk, client_of, denied, event, invalid, token_event, token_fields, user_of
 from otpbridge.daemon.ids import new_token_id
 from otpbridge.daemon.policy import Authority, effective
 from otpbridge.daemon.verify_handlers import proven
@@ -51,6 +52,9 @@ from otpbridge.wire.messages import (
     TokensReply,
 )
 from otpbridge.wire.service import Call, VarlinkError
+
+_SERIAL = re.compile(r"[0-9A-Za-z-]{1,32}")
+_MOST_SERIALS = 8
 
 PROOF_SECONDS = 300
 """How long a success on a connection counts as proof that the user is there."""
@@ -123,6 +127,7 @@ class EnrollCounter(Counter):
         token = stored.token
         desk = self.desk
         now = desk.clock()
+        serials = _serials(asked.serials or ())
         if token.state is not State.PENDING:
             raise WrongStateError(token.id, token.state)
         if token.expires_at is not None and token.expires_at <= now:
@@ -135,8 +140,10 @@ class EnrollCounter(Counter):
         spent, drift = found
 
         def work(transaction: Transaction) -> list[str]:
-            replaced = tokens.confirm(transaction, token.id, spent, drift)
-            transaction.audit(token_event(call, "token confirmed", token))
+            replaced = tokens.confirm(transaction, token.id, spent, drift, serials)
+            confirmed = token_event(call, "token confirmed", token)
+            detail: dict[str, str | int | bool] = {"serials": " ".join(serials)}
+            transaction.audit(replace(confirmed, detail=detail) if serials else confirmed)
             for older in replaced:
                 transaction.audit(token_event(call, "token revoked", token, older, f"replaced by {token.id}"))
             return replaced
@@ -327,6 +334,13 @@ def _parameters(asked: Start, held: Policy) -> OtpParameters:
     if digits not in held.digits:
         raise EnrolError(f"{digits} digits are not allowed here; use {', '.join(map(str, held.digits))}")
     return parameters
+
+
+def _serials(given: Sequence[str]) -> tuple[str, ...]:
+    """The serials of hardware keys. Raises InvalidParameter."""
+    if len(given) > _MOST_SERIALS or not all(map(_SERIAL.fullmatch, given)):
+        raise invalid("serials")
+    return tuple(given)
 
 
 def replace_token(call: Call, transaction: Transaction, token: Token, sealed: bytes, name: str) -> None:

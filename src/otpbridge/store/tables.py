@@ -68,6 +68,8 @@ token = Table(
     Column("expires_at", Number),
     Column("confirmed_at", Number),
     Column("last_used_at", Number),
+    # Of hardware keys, with blanks between them.
+    Column("serials", Text),
     CheckConstraint("state IN ('pending', 'active', 'disabled', 'revoked')", name="state"),
     CheckConstraint("(state = 'revoked') = (sealed IS NULL)", name="sealed"),
     Index(None, "user_id"),

@@ -180,11 +180,14 @@ def page(
     return [_stored(row) for row in connection.execute(query)]
 
 
-def confirm(transaction: Transaction, token_id: str, spent: int, drift: int) -> list[str]:
+def confirm(
+    transaction: Transaction, token_id: str, spent: int, drift: int, serials: Collection[str] = ()
+) -> list[str]:
     """Make a pending token active, its code spent; the active ones it takes over from are revoked.
 
-    It takes over from tokens of the same user, kind and label. `spent` is the moving factor of the code. Returns
-    the ids of the revoked ones. Raises NoSuchTokenError or WrongStateError.
+    It takes over from tokens of the same user, kind and label. `spent` is the moving factor of the code, `serials`
+    are those of the hardware keys that hold it. Returns the ids of the revoked ones. Raises NoSuchTokenError or
+    WrongStateError.
     """
     table = tables.token
     now = transaction.now // 1000
@@ -197,6 +200,7 @@ def confirm(transaction: Transaction, token_id: str, spent: int, drift: int) -> 
             confirmed_at=now,
             last_used_at=now,
             expires_at=None,
+            serials=" ".join(serials) or None,
         )
         .where(
             table.c.id == token_id,
@@ -352,5 +356,6 @@ def _stored(row: Row[Any]) -> StoredToken:
         expires_at=row.expires_at,
         confirmed_at=row.confirmed_at,
         last_used_at=row.last_used_at,
+        serials=tuple((row.serials or "").split()),
     )
     return StoredToken(token, row.seq, None if row.sealed is None else bytes(row.sealed))

@@ -159,6 +159,7 @@ class TokenFields(Message):
     expires_at: int | None = None
     confirmed_at: int | None = None
     last_used_at: int | None = None
+    serials: tuple[str, ...] | None = None
 
 
 class StartReply(Message):
@@ -201,6 +202,7 @@ class Confirm(Request[ConfirmReply]):
     REPLY = ConfirmReply
     token: str
     code: str
+    serials: tuple[str, ...] | None = None
 
 
 class Discard(Request[Empty]):

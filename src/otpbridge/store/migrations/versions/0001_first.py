@@ -36,6 +36,7 @@ def upgrade() -> None:
         sa.Column("sealed", sa.LargeBinary),
         sa.Column("fingerprint", sa.LargeBinary),
         sa.Column("last_used_at", Number),
+        sa.Column("serials", sa.Text),
         sa.UniqueConstraint("id", name="uq_token_id"),
         sa.ForeignKeyConstraint(["user_id"], ["user.id"], name="fk_token_user_id", ondelete="CASCADE"),
         sa.CheckConstraint("state IN ('pending', 'active', 'disabled', 'revoked')", name="ck_token_state"),
