@@ -160,6 +160,7 @@ def test_every_deciding_statement_is_postgresql_too():
         statements.forgive(dialect),
         statements.throttled(dialect),
         statements.miss(dialect, RULE),
+        statements.miss(dialect, RULE, reserving=True),
         statements.hit(dialect),
         statements.refuse(dialect),
         statements.head(),

@@ -150,7 +150,7 @@ def taken_at(file: BinaryIO) -> int:
 
 
 def merge(connection: Connection, replaced: Connection) -> None:
-    """Carry over what the replaced store knows better: what was spent, revocations and locks."""
+    """Carry over what the replaced store knows better: what was spent, revocations, locks and ends of exemptions."""
     token, user = tables.token, tables.user
     for row in replaced.execution_options(yield_per=_ROWS).execute(
         select(token.c.id, token.c.kind, token.c.moving_factor, token.c.state).where(token.c.state != State.PENDING)
@@ -174,6 +174,18 @@ def merge(connection: Connection, replaced: Connection) -> None:
     ):
         same = (user.c.client == locked.client) & (user.c.name == locked.name)
         connection.execute(update(user).where(same).values(locked_at=locked.locked_at))
+    _end_exemptions(connection, replaced)
+
+
+def _end_exemptions(connection: Connection, replaced: Connection) -> None:
+    """End those exemptions of a backup that were ended, or shortened, after it was taken."""
+    user = tables.user
+    here = select(user.c.client, user.c.name, user.c.exempt_until).where(user.c.exempt_until.is_not(None))
+    for exempt in connection.execute(here).all():
+        same = (user.c.client == exempt.client) & (user.c.name == exempt.name)
+        now = replaced.execute(select(user.c.exempt_until).where(same)).one_or_none()
+        if now is not None and (now.exempt_until is None or now.exempt_until < exempt.exempt_until):
+            connection.execute(update(user).where(same).values(exempt_until=now.exempt_until))
 
 
 def spend_past(connection: Connection, now: int, reach: int) -> None:
