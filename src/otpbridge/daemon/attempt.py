@@ -34,7 +34,7 @@ class TooMuchToldError(OtpBridgeError):
 
 
 _MOST_TOLD = 8192
-"""Characters that a person may be told in one attempt. Each is at most six bytes of the reply's 64 KiB."""
+"""Characters that a person may be told in one attempt. Each is at most four bytes of the reply's 64 KiB."""
 _NOTICE = 64
 """What a notice costs beside its text."""
 

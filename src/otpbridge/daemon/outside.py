@@ -16,7 +16,7 @@ from pathlib import PurePath
 from typing import Any, Generic, TypeVar
 
 from otpbridge.daemon.attempt import StoreAttempt
-from otpbridge.daemon.port import Port
+from otpbridge.daemon.port import Port, check_prompt
 from otpbridge.daemon.room import Room, Threads
 from otpbridge.errors import OtpBridgeError
 from otpbridge.model import Verdict
@@ -75,6 +75,7 @@ class Outside:
         assert isinstance(attempt, StoreAttempt)
         self._room.check()
         if self._made.first_prompt is not None:
+            check_prompt(self._made.first_prompt)
             await attempt.ask(self._made.first_prompt)
         spends, notices = len(attempt.spends), len(attempt.afterwards)
         said: Verdict | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -15,6 +16,7 @@ _LONGEST_PROMPT = 512
 _LONGEST_NOTICE = 4096
 _LARGEST = 2**62
 _PLACES = 63
+_UNFIT = frozenset({"Cc", "Cs"})
 
 
 class Errands(Protocol):
@@ -69,7 +71,7 @@ class Port:
 
     async def ask(self, prompt: Prompt, *, again: bool = False) -> str:
         """See verify.api. What is done with an answer here cannot be undone, so a miss is counted first."""
-        _check_prompt(prompt)
+        check_prompt(prompt)
 
         async def asked() -> str:
             text = await self._attempt.ask(prompt, again=bool(again))
@@ -105,7 +107,8 @@ class Port:
         return None
 
 
-def _check_prompt(prompt: object) -> None:
+def check_prompt(prompt: object) -> None:
+    """Raises TypeError or ValueError where a prompt does not fit into a reply."""
     if not isinstance(prompt, Prompt) or not isinstance(prompt.style, PromptStyle):
         raise TypeError("a verifier asks with an otpbridge.model.Prompt")
     _check_text("the text of a prompt", prompt.text, _LONGEST_PROMPT)
@@ -125,8 +128,8 @@ def _check_text(what: str, text: object, longest: int) -> None:
         raise TypeError(f"{what} is a str")
     if len(text) > longest:
         raise ValueError(f"{what} has at most {longest} characters")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError(f"{what} cannot be encoded in UTF-8")
+    if any(unicodedata.category(character) in _UNFIT and character not in "\n\t" for character in text):
+        raise ValueError(f"{what} has a control character, or one that UTF-8 does not have")
 
 
 def _check_number(what: str, number: object, least: int, below: int) -> None:

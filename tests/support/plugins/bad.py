@@ -254,13 +254,30 @@ class AsksOddly:
     """Every prompt and notice that could break a reply; success if one of them was taken."""
 
     async def verify(self, attempt):
-        for prompt in ("Code: ", None, Prompt(5), Prompt("x" * 10_000), Prompt("\udc80"), Prompt("x", answer=[])):
+        for prompt in (
+            "Code: ",
+            None,
+            Prompt(5),
+            Prompt("x" * 10_000),
+            Prompt("\udc80"),
+            Prompt("\x1b[2J"),
+            Prompt("x", answer=[]),
+            Prompt("x", notice=None),
+        ):
             try:
                 await attempt.ask(prompt)
             except (TypeError, ValueError):
                 continue
             return Verdict.SUCCESS
-        for notice in ("Hello", None, Notice(5), Notice("x" * 10_000), Notice("\udc80"), Notice("x", "loud")):
+        for notice in (
+            "Hello",
+            None,
+            Notice(5),
+            Notice("x" * 10_000),
+            Notice("\udc80"),
+            Notice("\x00"),
+            Notice("x", "loud"),
+        ):
             for tell in (attempt.tell, attempt.tell_on_success):
                 try:
                     done = tell(notice)
@@ -279,8 +296,8 @@ class Tells:
         await attempt.ask(PROMPT)
         for _ in range(100_000):
             try:
-                await attempt.tell(Notice("\x00" * 1000))
-                attempt.tell_on_success(Notice("\x00" * 1000))
+                await attempt.tell(Notice("\U0001f600" * 1000))
+                attempt.tell_on_success(Notice("\U0001f600" * 1000))
             except OtpBridgeError:
                 break
         return Verdict.AUTHINFO_UNAVAIL
