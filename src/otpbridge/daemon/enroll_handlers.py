@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from otpbridge.config import Policy, Right
 from otpbridge.daemon.desk import Counter, Desk, client_of, denied, event, invalid, token_event, token_fields, user_of
@@ -141,9 +141,9 @@ class EnrollCounter(Counter):
 
         def work(transaction: Transaction) -> list[str]:
             replaced = tokens.confirm(transaction, token.id, spent, drift, serials)
-            confirmed = token_event(call, "token confirmed", token)
-            detail: dict[str, str | int | bool] = {"serials": " ".join(serials)}
-            transaction.audit(replace(confirmed, detail=detail) if serials else confirmed)
+            detail = {"serials": " ".join(serials)} if serials else None
+            whose = {"client": token.client, "user": token.user, "token": token.id}
+            transaction.audit(event(call, "token confirmed", **whose, detail=detail))
             for older in replaced:
                 transaction.audit(token_event(call, "token revoked", token, older, f"replaced by {token.id}"))
             return replaced
