@@ -13,9 +13,13 @@ import pytest
 from otpbridge import config
 from otpbridge.cli.main import cli
 from otpbridge.cli.serve import _otpbridged
+from otpbridge.errors import ConfigError
+from otpbridge.model import Factor
+from otpbridge.verify import loading, registry
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+STACKS = ROOT / "docs/stacks.md"
 MAN_PAGE = ROOT / "docs/man/otpbridge.toml.5"
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAMS = ("otpbridge", "otpbridged")
@@ -164,7 +168,32 @@ def test_every_configuration_shown_is_accepted():
     assert pages
     assert written
     for text in [*pages, *written, *man_page_examples()]:
-        config.parse(text)
+        stacks = loading.load(config.parse(text))
+        faults = {made.fault for stack in stacks.values() for made in stack.made.values() if made.fault}
+        # Some pages show verifiers that only a reader of them has.
+        assert all(fault.startswith("there is no verifier `") for fault in faults), faults
+
+
+def test_a_rule_that_no_daemon_takes_would_be_found():
+    """The check above can fail."""
+    with pytest.raises(ConfigError, match="unknown control"):
+        loading.load(config.parse("[stacks.a]\nrules = ['requird totp']\n"))
+
+
+def test_the_table_of_verifiers_is_that_of_the_program():
+    """docs/stacks.md names every builtin verifier with its factor and its options."""
+    rows = re.findall(r"^\| (`[a-z`, ]+`) \| (first|second|none) \|.*\|([^|]*)\|$", STACKS.read_text(), re.MULTILINE)
+    shown = {
+        name: (factor, set(re.findall(r"`(\w+)`", options)))
+        for names, factor, options in rows
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    words = {Factor.FIRST: "first", Factor.SECOND: "second", Factor.NEITHER: "none"}
+    builtin = {name: here.load() for name, here in registry.installed().items() if here.own}
+    assert shown == {
+        name: (words[getattr(kind, "factor", Factor.SECOND)], {option.name for option in registry.options_of(kind)})
+        for name, kind in builtin.items()
+    }
 
 
 NAMED = {"callers": config.CallerEntry, "clients": config.ClientEntry, "stacks": config.StackEntry}
