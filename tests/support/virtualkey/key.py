@@ -73,8 +73,14 @@ class VirtualKey:
         model = "Yubikey 4" if self.version < (5,) else "YubiKey"
         return f"Yubico {model} {'+'.join([*parts, 'CCID'])}"
 
+    @property
+    def reboots(self) -> bool:
+        """Whether it is about to go from the bus and come back."""
+        return self.management.reboots
+
     def plug_in(self) -> None:
         """Power comes on."""
+        self.management.reboots = False
         self.otp.plugged_in()
         self.reset()
 

@@ -35,6 +35,8 @@ class Management:
     form_factor: int
     has_nfc: bool
     usb_enabled: int
+    reboots: bool = False
+    """It was told to: it goes from the bus and comes back."""
     _nfc_enabled: int = 0
     _timeouts_and_flags: dict[int, bytes] = field(default_factory=dict)
     _lock: bytes = field(default=b"", repr=False)
@@ -106,6 +108,7 @@ class Management:
         return b""
 
     def _store(self, fields: dict[int, bytes]) -> None:
+        self.reboots = _REBOOT in fields
         if _USB_ENABLED in fields:
             self.usb_enabled = int.from_bytes(fields[_USB_ENABLED], "big") & self.supported
         if _NFC_ENABLED in fields:

@@ -114,14 +114,29 @@ class Pcscd:
         return reader
 
     def _remove(self, reader: Reader) -> None:
-        if reader in self._places:
-            self._places[self._places.index(reader)] = None
-            self.changed()
+        if reader not in self._places:
+            return
+        self._places[self._places.index(reader)] = None
+        self.changed()
+        if reader.key.reboots:
+            self.plug(reader.key)
 
-    def unplug(self, reader: Reader) -> None:
+    def unplug(self, key: VirtualKey) -> None:
         """Takes a key out."""
+        reader = self.reader_of(key)
         reader.pull()
         self._remove(reader)
+
+    def plugged_in(self) -> list[VirtualKey]:
+        """The keys that are plugged in."""
+        return [reader.key for reader in self._places if reader is not None]
+
+    def reader_of(self, key: VirtualKey) -> Reader:
+        """The reader that this key is; raises Failed."""
+        for reader in filter(None, self._places):
+            if reader.key is key:
+                return reader
+        raise Failed(Result.READER_UNAVAILABLE)
 
     def find(self, name: str) -> Reader:
         """The reader of that name; raises Failed."""

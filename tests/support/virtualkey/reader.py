@@ -78,6 +78,7 @@ class Reader:
 
     def connect(self, mode: int) -> Handle:
         """A new connection; raises Failed."""
+        self._must_be_there()
         if mode not in (EXCLUSIVE, SHARED, DIRECT):
             raise Failed(Result.INVALID_VALUE)
         if self.sharing < 0 or (mode == EXCLUSIVE and self.handles):
@@ -105,6 +106,8 @@ class Reader:
             self._reset(handle)
 
     def _reset(self, by: Handle) -> None:
+        if self._gone.is_set():
+            return
         self.key.reset()
         for other in self.handles:
             other.reset_by_other |= other is not by
@@ -150,7 +153,10 @@ class Reader:
                 await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
                 if self._gone.is_set():
                     raise Failed(Result.NOT_TRANSACTED)
-                return answering.result()
+                answer = answering.result()
+                if self.key.reboots:
+                    self._gone.set()
+                return answer
             finally:
                 answering.cancel()
                 gone.cancel()

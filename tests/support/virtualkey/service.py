@@ -32,14 +32,13 @@ class Strings:
     def __init__(self, pcscd: Pcscd):
         self._pcscd = pcscd
         self._keys: list[VirtualKey] = []
-        self._readers: dict[int, Reader] = {}
         self._holders: list[Holder | None] = []
 
     async def reset(self) -> None:
         """As in the beginning: no keys, no clients, nothing held."""
-        for reader in list(self._readers.values()):
-            self._pcscd.unplug(reader)
-        self._keys, self._readers, self._holders = [], {}, []
+        for key in self._pcscd.plugged_in():
+            self._pcscd.unplug(key)
+        self._keys, self._holders = [], []
         self._pcscd.forbidden = None
         await self._pcscd.stop()
         await self._pcscd.start()
@@ -81,22 +80,16 @@ class Strings:
         return len(self._keys) - 1
 
     def insert(self, key: int) -> None:
-        reader = self._pcscd.plug(self._keys[key])
-        self._readers[key] = reader
-        asyncio.ensure_future(reader.pulled()).add_done_callback(lambda _: self._out(key, reader))
-
-    def _out(self, key: int, reader: Reader) -> None:
-        if self._readers.get(key) is reader:
-            del self._readers[key]
+        self._pcscd.plug(self._keys[key])
 
     def unplug(self, key: int) -> None:
-        self._pcscd.unplug(self._readers.pop(key))
+        self._pcscd.unplug(self._keys[key])
 
     def pull(self, key: int, after: int, at: str | None, executed: bool) -> None:
-        self._readers[key].cut = Cut(after, at, executed)
+        self._reader(key).cut = Cut(after, at, executed)
 
     def hold(self, key: int, how: str) -> int:
-        self._holders.append(Holder(self._readers[key], how))
+        self._holders.append(Holder(self._reader(key), how))
         self._pcscd.changed()
         return len(self._holders) - 1
 
@@ -106,8 +99,11 @@ class Strings:
             held.release()
             self._pcscd.changed()
 
+    def _reader(self, key: int) -> Reader:
+        return self._pcscd.reader_of(self._keys[key])
+
     def reader(self, key: int) -> str | None:
-        return self._readers[key].name if key in self._readers else None
+        return self._reader(key).name if self._keys[key] in self._pcscd.plugged_in() else None
 
     def credentials(self, key: int) -> list:
         return [
@@ -143,14 +139,11 @@ class Strings:
 
     def fill(self, key: int, leave: int) -> None:
         oath = self._keys[key].oath
+        sha1 = KINDS["totp"] | ALGORITHMS["sha1"]
         for number in range(oath.capacity - len(oath.credentials) - leave):
             name = f"Other:somebody{number}@example.org"
-            oath.put(
-                name.encode(),
-                Stored(
-                    KINDS["totp"] | ALGORITHMS["sha1"], digits=6, secret=bytes([number] * 20), touch=False, counter=0
-                ),
-            )
+            stored = Stored(sha1, digits=6, secret=bytes([number] * 20), touch=False, counter=0)
+            oath.put(name.encode(), stored)
 
     def password(self, key: int, text: str | None) -> None:
         self._keys[key].oath.set_password(text)
