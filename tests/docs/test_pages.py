@@ -18,10 +18,11 @@ from otpbridge.model import Factor
 from otpbridge.verify import loading, registry
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs/situations").glob("*.md")])
 STACKS = ROOT / "docs/stacks.md"
 MAN_PAGE = ROOT / "docs/man/otpbridge.toml.5"
-FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^```(\w*)(?: \S+)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+"""A language, in some pages with what the block is about, and the text."""
 PROGRAMS = ("otpbridge", "otpbridged")
 BEFORE = re.compile(r"sudo|systemd-run|otpbridge|-.*|\w+=.*")
 """What may stand before a program on its line."""
@@ -143,7 +144,7 @@ def test_every_pam_line_has_options_that_the_module_knows(page):
     """An unknown option would refuse every login."""
     known = set(re.findall(r'^    \{"(\w+)"', (ROOT / "pam/options.c").read_text(), re.MULTILINE))
     assert "nullok" in known
-    for text in blocks(page, ""):
+    for text in blocks(page, "", "text"):
         for options in re.findall(r"pam_otpbridge\.so(.*)$", text, re.MULTILINE):
             assert {option.partition("=")[0] for option in options.split()} <= known
 
