@@ -620,6 +620,20 @@ def test_a_password_of_the_stack_opens_the_enrolment(tmp_path):
     on_bench(tmp_path, work, config=rules)
 
 
+def test_who_does_not_enrol_does_not_get_in_by_the_password_alone(tmp_path):
+    """Whatever the controls say: a second factor that was left out for an enrolment is owed to it."""
+
+    async def work(bench):
+        await bench.password(PASSWORD, "carol")
+        await bench.enforce(Enforcement.REQUIRED, "carol")
+        _, _, outcome = await bench.talk(PASSWORD, "000000", "000000", "000000", user="carol")
+        assert outcome.verdict is Verdict.AUTH_ERR
+        assert bench.audit()[-1]["reason"] == "required, and did not enrol"
+
+    rules = '[stacks.default]\nrules = ["requisite password", "sufficient enrol", "sufficient totp"]\n'
+    on_bench(tmp_path, work, config=rules)
+
+
 # --- what people are told ---
 
 

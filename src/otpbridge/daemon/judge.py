@@ -357,7 +357,11 @@ class Judge:
         if attempt.candidate.user is not None and attempt.candidate.user.locked_at is not None:
             return await self._settle(conversation, Verdict.AUTH_ERR, "user is locked")
         if found.verdict is Verdict.SUCCESS:
-            return await self._settle(conversation, Verdict.SUCCESS, waived or "code accepted")
+            # In the mode ENROL the other rules of a second factor were left out: without the enrolment none is shown.
+            owing = attempt.mode is Mode.ENROL and attempt.enrolled is None
+            verdict = Verdict.AUTH_ERR if owing else Verdict.SUCCESS
+            reason = "required, and did not enrol" if owing else waived or "code accepted"
+            return await self._settle(conversation, verdict, reason)
         failed = f"; failed: {', '.join(attempt.failed)}" if attempt.failed else ""
         if found.verdict is Verdict.AUTHINFO_UNAVAIL:
             return await self._settle(conversation, found.verdict, f"not judged{failed}")
