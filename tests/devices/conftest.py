@@ -3,7 +3,7 @@
 Behind it stand virtual keys (tests/support/virtualkey) in a process of their own that speaks as pcscd does, so that
 the real libpcsclite, pyscard, yubikit and the stock `ykman` see readers with cards. One such process serves all tests
 of a pytest process, at one socket path (libpcsclite reads PCSCLITE_CSOCK_NAME only once); before each test it is put
-back: running, no key plugged in, no client connected.
+back: running, no key plugged in.
 
     def test_something(rig):
         key = rig.plug(serial=12345678, version=(5, 7, 1))
@@ -16,7 +16,8 @@ Keys
         it; oath=False, otp=False: switched off; password: OATH access password; capacity: OATH credentials (else 32,
         from version 5.7.0 on 64). Up to 16 keys at once.
     rig.unplug(key)
-        Out, now. Calls in flight fail as they do with a real key.
+        Out, now. Calls in flight fail as they do with a real key: SCARD_E_NOT_TRANSACTED, and all later ones, the
+        disconnection too, SCARD_E_INVALID_VALUE (pyscard's disconnect raises: it must not hide the first error).
     rig.insert(key)
         The same key in again; its slots count this as a plugging in.
     rig.pull(key, after=3)
@@ -30,7 +31,9 @@ Another program, and the daemon
         Another program holds the key: how="exclusive" (default), "shared" (exclusive use is impossible, shared use
         works) or "transaction" (shared, and calls wait until it ends). Or: held = rig.hold(key), held.release().
     rig.stop(), rig.start()
-        pcscd is down: its socket is gone, clients are cut off; and up again, with the keys that are plugged in.
+        pcscd is down: its socket is gone, clients are cut off; and up again, with the keys that are plugged in. What
+        pyscard objects of this process still hold then fails when they are collected (__del__), which pytest takes as
+        an error: where a connection is open at that moment, use a subprocess.
     rig.forbid("service")
         polkit says no: "service" cuts clients off at once, "card" refuses to connect to a card
         (SCARD_W_SECURITY_VIOLATION), None allows all again.
@@ -79,20 +82,22 @@ OTP+U2F+CCID 00 00". From version 4 to 5.2 slots cannot be programmed over the s
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import pytest
 from virtualkey.rig import shared_rig
 
-# The libraries that these tests drive keys with are not installed everywhere.
-collect_ignore_glob = [] if find_spec("ykman") and find_spec("smartcard") else ["test_*.py"]
+
+@pytest.fixture(scope="session", autouse=True)
+def _pcscd_of_the_tests():
+    """No test of this folder ever talks to the machine's own pcscd, even where it does not ask for a rig."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in shared_rig().settings.items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture
-def rig(monkeypatch):
+def rig():
     """Places for virtual YubiKeys: see above."""
     rig = shared_rig()
     rig.reset()
-    for name, value in rig.settings.items():
-        monkeypatch.setenv(name, value)
     return rig

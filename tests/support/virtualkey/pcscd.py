@@ -121,10 +121,10 @@ class Pcscd:
         if reader.key.reboots:
             self.plug(reader.key)
 
-    def unplug(self, key: VirtualKey) -> None:
+    def unplug(self, key: VirtualKey, *, quietly: bool = False) -> None:
         """Takes a key out."""
         reader = self.reader_of(key)
-        reader.pull()
+        reader.pull(quietly=quietly)
         self._remove(reader)
 
     def plugged_in(self) -> list[VirtualKey]:
@@ -220,7 +220,7 @@ class _Client(asyncio.Protocol):
             self._task.cancel()
         held, self._handles = self._handles, {}
         for handle, reader in held.values():
-            reader.disconnect(handle, reset=True)
+            reader.drop(handle, reset=True)
         self._pcscd.left(self)
         self.ended.set()
         if held:
@@ -372,4 +372,4 @@ class Holder:
 
     def release(self) -> None:
         """Lets go, without a reset."""
-        self._reader.disconnect(self._handle, reset=False)
+        self._reader.drop(self._handle, reset=False)

@@ -69,6 +69,7 @@ class Reader:
         self._owner: Handle | None = None
         self._busy = asyncio.Lock()
         self._gone = asyncio.Event()
+        self._quiet = False
         key.plug_in()
 
     @property
@@ -98,7 +99,13 @@ class Reader:
             self._reset(handle)
 
     def disconnect(self, handle: Handle, *, reset: bool) -> None:
-        """The end of a connection."""
+        """The end of a connection; raises Failed where the key is gone, as pcscd does."""
+        self.drop(handle, reset=reset)
+        if not self._quiet:
+            self._must_be_there()
+
+    def drop(self, handle: Handle, *, reset: bool) -> None:
+        """The end of a connection that nobody asks about."""
         self.handles.remove(handle)
         if self._owner is handle:
             self._owner = None
@@ -138,7 +145,7 @@ class Reader:
 
     def _must_be_there(self) -> None:
         if self._gone.is_set():
-            raise Failed(Result.READER_UNAVAILABLE)
+            raise Failed(Result.INVALID_VALUE)
 
     async def transmit(self, handle: Handle, apdu: bytes) -> bytes:
         """The key's answer; raises Failed, also where the key goes away meanwhile."""
@@ -147,6 +154,7 @@ class Reader:
             self._check(handle)
             if self._is_cut(apdu):
                 await self._cut_off(apdu)
+                raise Failed(Result.NOT_TRANSACTED)
             answering = asyncio.ensure_future(self.key.transmit(apdu))
             gone = asyncio.ensure_future(self._gone.wait())
             try:
@@ -174,8 +182,9 @@ class Reader:
             self.key.note(self.key.name(apdu), apdu, b"")
         self._gone.set()
 
-    def pull(self) -> None:
-        """The key goes out now."""
+    def pull(self, *, quietly: bool = False) -> None:
+        """The key goes out now; `quietly`, those who are connected may disconnect as if it were there."""
+        self._quiet = quietly
         self._gone.set()
 
     async def pulled(self) -> None:

@@ -35,12 +35,11 @@ class Strings:
         self._holders: list[Holder | None] = []
 
     async def reset(self) -> None:
-        """As in the beginning: no keys, no clients, nothing held."""
+        """As in the beginning: no keys, nothing held or forbidden. What is still connected may go quietly."""
         for key in self._pcscd.plugged_in():
-            self._pcscd.unplug(key)
+            self._pcscd.unplug(key, quietly=True)
         self._keys, self._holders = [], []
         self._pcscd.forbidden = None
-        await self._pcscd.stop()
         await self._pcscd.start()
 
     async def start(self) -> None:
