@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import json
 import os
 import shutil
@@ -247,6 +248,8 @@ class Rig:
 
     def stop(self) -> None:
         """The daemon is down."""
+        # What earlier tests left to the garbage collector says goodbye while there is somebody to say it to.
+        gc.collect()
         self.do("stop")
 
     def start(self) -> None:
