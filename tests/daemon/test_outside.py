@@ -136,27 +136,39 @@ def test_who_leaves_in_a_conversation_wakes_the_thread_that_waits_for_them(tmp_p
     guarded(tmp_path, verifier, work)
 
 
-def test_everything_that_a_thread_waits_for_is_answered_when_the_attempt_ends(tmp_path):
-    """Also what it has others of its tasks wait for."""
-    ended = []
-
-    async def one(attempt):
-        try:
-            await attempt.ask(PROMPT)
-        finally:
-            ended.append(True)
+def test_threads_that_a_verifier_has_started_are_woken_too(tmp_path):
+    """One that asks in an event loop of its own is told that the attempt is over."""
 
     async def ask(attempt):
-        tasks = [asyncio.create_task(one(attempt)) for _ in range(10)]
-        await asyncio.shield(asyncio.gather(*tasks))
+        asking = threading.Thread(target=asyncio.run, args=(attempt.ask(PROMPT),))
+        asking.start()
+        await asyncio.to_thread(asking.join)
 
     async def work(guard):
         conversation, _ = await guard.judge.begin(guard.bench.subject())
         guard.judge.abandon(conversation)
         await guard.becomes_idle()
-        assert ended == [True] * 10
 
-    guarded(tmp_path, Ends(ask), work)
+    raised = []
+    hook, threading.excepthook = threading.excepthook, lambda failed: raised.append(failed.exc_type)
+    try:
+        guarded(tmp_path, Ends(ask), work)
+    finally:
+        threading.excepthook = hook
+    assert raised == [asyncio.CancelledError]
+
+
+def test_what_waits_too_long_for_anything_is_cancelled(tmp_path):
+    """A verifier that awaits a server which never answers gives its thread back."""
+
+    async def wait(attempt):
+        await asyncio.get_running_loop().create_future()
+
+    async def work(guard):
+        assert (await guard.bench.check("x")).verdict is Verdict.AUTHINFO_UNAVAIL
+        await guard.becomes_idle()
+
+    guarded(tmp_path, Ends(wait), work, seconds=0.01)
 
 
 def test_who_leaves_while_they_are_told_something_holds_nothing_up(tmp_path):

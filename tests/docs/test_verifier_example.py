@@ -15,9 +15,21 @@ from daemon_rig import CLI, SECONDS, Daemon, plain_environment, private_folder, 
 from pamstack import PAM_AUTH_ERR, PAM_AUTHINFO_UNAVAIL, PAM_SUCCESS, FromFile, Stack
 from plugin_folder import environment
 
+from otpbridge.config import Limits
+from otpbridge.daemon import attempt, port, room
 from otpbridge.model import Verdict
+from otpbridge.verify import registry
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs/examples/verifier-mailcode"
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs/verifiers.md"
+FILES = {
+    "pyproject.toml": "text",
+    "otpbridge_verifier_word.py": "python",
+    "test_word.py": "python",
+    "otpbridge.toml": "toml",
+}
+"""What the guide has its reader write, with the language of the block."""
 
 pytestmark = pytest.mark.system
 
@@ -37,15 +49,28 @@ def tool(*words, cwd=EXAMPLE, env=None):
     return done.stdout
 
 
+def cli(*words, site):
+    """What the command line says as JSON, where the packages of `site` are installed."""
+    done = subprocess.run(
+        [*CLI, *words], env=environment(site), capture_output=True, text=True, check=True, timeout=SECONDS
+    )
+    return json.loads(done.stdout)
+
+
+def install(package, folder):
+    """Build a package's wheel, and unpack it in `folder`/site as an installer does."""
+    tool("hatchling", "build", "-t", "wheel", "-d", folder / "dist", cwd=package)
+    (wheel,) = (folder / "dist").iterdir()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
 @pytest.fixture(scope="module")
 def site():
     """A folder in which the package is installed, from a wheel of its own."""
     with private_folder() as folder:
-        tool("hatchling", "build", "-t", "wheel", "-d", folder / "dist")
-        (wheel,) = (folder / "dist").iterdir()
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(folder / "site")
-        yield folder / "site"
+        yield install(EXAMPLE, folder)
 
 
 @pytest.fixture
@@ -128,15 +153,8 @@ def test_people_log_in_by_pam_with_the_code_of_their_mail(daemon, folder):
 
 def test_it_is_listed_with_its_package_and_options(site, daemon):
     """`otpbridge stack verifiers` says where it is from and what can be set."""
-    done = subprocess.run(
-        [*CLI, "--json", "stack", "verifiers"],
-        env=environment(site),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=SECONDS,
-    )
-    (found,) = [each for each in json.loads(done.stdout) if each["name"] == "mailcode"]
+    listed = cli("--json", "stack", "verifiers", site=site)
+    (found,) = [each for each in listed if each["name"] == "mailcode"]
     assert (found["package"], found["version"], found["fault"]) == ("otpbridge-verifier-mailcode", "1.0", None)
     assert [(each["name"], each["default"]) for each in found["options"]] == [
         ("command", None),
@@ -145,3 +163,48 @@ def test_it_is_listed_with_its_package_and_options(site, daemon):
         ("tries", "3"),
         ("timeout", "8"),
     ]
+
+
+# --- the guide ---
+
+
+@pytest.fixture
+def written(folder):
+    """The files that the guide has its reader write, in a folder."""
+    page = GUIDE.read_text()
+    package = folder / "word"
+    package.mkdir()
+    for name, language in FILES.items():
+        block = re.search(rf"`{re.escape(name)}`.*?^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+        assert block is not None, name
+        (package / name).write_text(block[1])
+    return package
+
+
+def test_the_guide_leads_to_a_login_as_written(written, folder):
+    """Its files make a package whose test passes, whose types are right, and through which people log in."""
+    installed = install(written, folder)
+    tool("pytest", "-q", "-p", "no:cacheprovider", "test_word.py", cwd=written, env=environment(installed))
+    tool("mypy", "--strict", "--cache-dir", folder / "types", "otpbridge_verifier_word.py", cwd=written)
+    config = (written / "otpbridge.toml").read_text()
+    with Daemon(folder, config=config, environment=environment(installed)) as daemon, daemon.client() as client:
+        assert client.verify("alice", "please", stack="word").verdict is Verdict.SUCCESS
+        assert client.verify("alice", "pleas", stack="word").verdict is Verdict.AUTH_ERR
+        assert client.verify("alice", "", stack="word").verdict is Verdict.AUTH_ERR
+    said = cli("--json", "stack", "check", "--config", str(written / "otpbridge.toml"), site=installed)
+    assert (said["warnings"], [each["name"] for each in said["stacks"]]) == ([], ["default", "word"])
+
+
+def test_the_guide_says_the_limits_that_hold():
+    """Numbers in the text are those of the program."""
+    page = GUIDE.read_text()
+    for text in (
+        f"a prompt has at most {port._LONGEST_PROMPT} characters, a notice {port._LONGEST_NOTICE}",
+        f"an attempt tells {attempt._MOST_TOLD} in all",
+        f"`[limits] questions` times ({Limits().questions})",
+        f"1 to {registry.MOST_AT_ONCE}; {registry.AT_ONCE} when left out",
+        f"`[limits] verifier` seconds ({Limits().verifier})",
+        f"With {room.MOST_LOST} that are overdue",
+        f"may have {room.MOST_THREADS} threads",
+    ):
+        assert text in page.replace("\n", " "), text
