@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tarfile
 import threading
 from contextlib import contextmanager
+from importlib.metadata import version as installed_version
 from pathlib import Path
 
 import pytest
@@ -528,3 +531,96 @@ def test_the_log_tells_what_happened_and_no_secrets(rig):
     key.add("alice", SEED)
     assert SEED.decode() not in repr(key.credentials)
     assert SEED.hex() not in repr(key.credentials)
+
+
+# Yubico's own tests of devices
+
+
+def _python_with_pip():
+    """The interpreter that the environment was made from: the environment itself has no pip."""
+    for python in (sys.executable, f"{sys.base_prefix}/bin/python3", "/usr/bin/python3"):
+        if not Path(python).exists():
+            continue
+        if subprocess.run([python, "-m", "pip", "-V"], capture_output=True, check=False).returncode == 0:
+            return python
+    pytest.skip("no pip here that could fetch the sources of yubikey-manager")
+
+
+@pytest.fixture(scope="session")
+def yubicos_tests(tmp_path_factory):
+    """The tests in the source distribution of the yubikey-manager that is installed."""
+    folder = tmp_path_factory.mktemp("yubikey-manager")
+    wanted = f"yubikey-manager=={installed_version('yubikey-manager')}"
+    fetched = subprocess.run(
+        [
+            *(
+                _python_with_pip(),
+                "-m",
+                "pip",
+                "download",
+                "--disable-pip-version-check",
+                "--no-input",
+                "--retries=0",
+            ),
+            *("--timeout=15", "--no-deps", "--no-binary=yubikey-manager", f"--dest={folder}", wanted),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    if fetched.returncode:
+        pytest.skip(f"the sources of {wanted} could not be fetched: {fetched.stderr.strip().splitlines()[-1]}")
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as sources:
+        # The tests alone: what they test is to be what is installed.
+        tests = [member for member in sources.getmembers() if member.name.split("/")[1:2] == ["tests"]]
+        sources.extractall(folder, tests, filter="data")
+    return folder / tests[0].name.split("/")[0]
+
+
+def passed_of_yubico(rig, folder, *arguments):
+    """How many of Yubico's tests pass against the one key that is plugged in, and why others were skipped."""
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:randomly", "-p", "no:cacheprovider"),
+            *("--device", "12345678", *arguments),
+        ],
+        check=False,
+        cwd=folder,
+        env=rig.environment | {"REBOOT_TIME": "0"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
+    return int(re.search(r"(\d+) passed", run.stdout)[1]), re.findall(
+        r"^SKIPPED \[\d+\] \S+ (.*)$", run.stdout, re.MULTILINE
+    )
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_yubicos_own_oath_tests_pass(rig, yubicos_tests, version):
+    """The OATH application is a faithful one by the maker's tests, library and command line; all that fit its age."""
+    rig.plug(serial=12345678, version=version)
+
+    passed, skipped = passed_of_yubico(
+        rig, yubicos_tests, "tests/device/test_oath.py", "tests/device/cli/test_oath.py"
+    )
+
+    assert passed >= 70
+    assert all("FIPS" in reason or (version == (4, 3, 7) and "Version <" in reason) for reason in skipped)
+
+
+def test_yubicos_own_slot_tests_pass(rig, yubicos_tests):
+    """So is the OTP application, but for what needs a keyboard (OtpConnection, calculate) or a radio (NDEF)."""
+    rig.plug(serial=12345678, version=(5, 7, 1))
+
+    passed, _ = passed_of_yubico(
+        rig,
+        yubicos_tests,
+        *("tests/device/test_otp.py", "tests/device/cli/test_otp.py"),
+        *("-k", "not OtpConnection and not ndef and not TestSlotCalculate"),
+    )
+
+    assert passed >= 40
