@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from otpbridge.errors import ConfigError, EnrolError, OtpBridgeError, ProtocolError, RemoteError
+from otpbridge.errors import ConfigError, DeviceError, EnrolError, OtpBridgeError, ProtocolError, RemoteError
 
 if TYPE_CHECKING:
     from otpbridge.model import Verdict
@@ -154,9 +154,19 @@ def explain(error: OtpBridgeError) -> CommandError:
         return CommandError(row.code, row.words(error.parameters), short_name(error))
     if isinstance(error, ProtocolError):
         return CommandError(Code.UNAVAILABLE, str(error), "Unavailable")
-    if isinstance(error, ConfigError | EnrolError):
-        return CommandError(Code.USAGE, str(error), "BadParameters")
-    return CommandError(Code.REFUSED, str(error))
+    if isinstance(error, DeviceError):
+        name = type(error).__name__.removesuffix("Error")
+        return CommandError(_DEVICES.get(name, Code.REFUSED), str(error), name)
+    usage = isinstance(error, ConfigError | EnrolError)
+    return CommandError(Code.USAGE, str(error), "BadParameters") if usage else CommandError(Code.REFUSED, str(error))
+
+
+_DEVICES = {
+    "NoLibrary": Code.UNAVAILABLE,
+    "ReaderService": Code.UNAVAILABLE,
+    "NotAllowed": Code.NOT_PERMITTED,
+    "ManyDevices": Code.USAGE,
+}
 
 
 def code_of(verdict: Verdict) -> Code:

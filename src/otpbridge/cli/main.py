@@ -29,6 +29,7 @@ COMMANDS = {
     "verify": _Entry("verify", "Check a code."),
     "user": _Entry("user", "Manage users: what is required of them, who is locked, who lost a phone."),
     "token": _Entry("token", "List, confirm, disable and remove tokens."),
+    "yubikey": _Entry("yubikeys", "Put tokens on YubiKeys, and see what is on them."),
     "stack": _Entry("stack", "Check stacks, and explain what they do to a user."),
     "import": _Entry("import_", "Take over tokens from a file."),
     "status": _Entry("status", "Show how the daemon is."),

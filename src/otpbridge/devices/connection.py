@@ -6,6 +6,8 @@ ykman's own way to connect is not used: where another program holds the key it k
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -120,17 +122,29 @@ def spoken(name: str) -> Iterator[None]:
         raise DeviceError(f"{name} answers what cannot be understood ({type(error).__name__})") from error
 
 
+def _is_there() -> bool:
+    """Whether pcscd takes connections, from whomever."""
+    path = os.environ.get("PCSCLITE_CSOCK_NAME", "/run/pcscd/pcscd.comm")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(SERVICE_SECONDS)
+        try:
+            sock.connect(path)
+        except PermissionError:
+            return True
+        except OSError:
+            return False
+        return True
+
+
 def _of_reader(name: str, error: SmartcardException | BaseSCardException) -> DeviceError:
     status = getattr(error, "hresult", -1) & 0xFFFFFFFF
     if status == _BUSY:
         return DeviceBusyError(f"{name} is in use by another program{advice()}")
     if status == _FORBIDDEN:
         return NotAllowedError(_FORBIDDEN_WORDS)
-    if status in _NO_SERVICE:
-        return ReaderServiceError(_START)
+    if status in _NO_SERVICE | _HUNG_UP:
+        # To those whom polkit refuses pcscd hangs up, which libpcsclite cannot tell from one that is not there.
+        return NotAllowedError(_FORBIDDEN_WORDS) if _is_there() else ReaderServiceError(_START)
     if isinstance(error, CardConnectionException | NoCardException):
         return DeviceGoneError(f"{name} was pulled out or does not answer; plug it in again")
-    if status in _HUNG_UP:
-        # An older pcscd says so to those whom polkit refuses: it hangs up.
-        return NotAllowedError(f"pcscd hung up. Either {_FORBIDDEN_WORDS}; or it has stopped: systemctl status pcscd")
     return ReaderServiceError(f"pcscd fails ({error}). Restart it: systemctl restart pcscd")

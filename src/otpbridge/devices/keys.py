@@ -158,9 +158,14 @@ def check_name(kind: Kind, issuer: str, name: str, period: int) -> None:
 def check_new(key: Key, new: NewAccount) -> None:
     """Raise CannotError unless this key can hold this account."""
     check_name(new.kind, new.issuer, new.name, new.parameters.period)
-    if new.parameters.algorithm is Algorithm.SHA512 and key.firmware < _SHA512_SINCE:
+    check_firmware(key, new.parameters.algorithm, touch=new.touch)
+
+
+def check_firmware(key: Key, algorithm: Algorithm | None, *, touch: bool) -> None:
+    """Raise CannotError unless this key knows this hash, and how to ask for a touch where that is wanted."""
+    if algorithm is Algorithm.SHA512 and key.firmware < _SHA512_SINCE:
         raise CannotError(f"{key} has firmware {key.version}; SHA512 needs 4.3.1: use SHA256 or SHA1")
-    if new.touch and key.firmware < _TOUCH_SINCE:
+    if touch and key.firmware < _TOUCH_SINCE:
         raise CannotError(f"{key} has firmware {key.version}; to ask for a touch it needs 4.2.6")
 
 

@@ -106,6 +106,12 @@ class Oath:
         with self._spoken():
             return [_account(credential) for credential in self._session.list_credentials()]
 
+    def check_room(self) -> None:
+        """Raise FullError where it holds no more accounts."""
+        capacity = self.key.capacity
+        if capacity is not None and len(self.accounts()) >= capacity:
+            raise self._full()
+
     def check(self, new: NewAccount) -> None:
         """Raise unless this account can be put here: the name, the firmware, the room."""
         check_new(self.key, new)

@@ -78,6 +78,14 @@ class Slots:
         with spoken(str(self.key)):
             return self._session.get_config_state().is_configured(SLOT(slot))
 
+    def check(self, slot: int, *, force: bool) -> None:
+        """Raise SlotTakenError where a slot holds something that may not be overwritten."""
+        if self.programmed(slot) and not force:
+            raise SlotTakenError(
+                f"slot {slot} of {self.key} is programmed (slot 1 by Yubico, in the factory). It is not overwritten"
+                " without --force; what it held is lost then"
+            )
+
     def program(
         self, slot: int, what: YubiOtpSlot | HotpSlot, *, force: bool = False, access_code: Secret | None = None
     ) -> None:
@@ -86,11 +94,7 @@ class Slots:
         `access_code` protects it from now on, and opens it where it is protected by the same one already.
         Raises SlotTakenError, WrongPasswordError.
         """
-        if self.programmed(slot) and not force:
-            raise SlotTakenError(
-                f"slot {slot} of {self.key} is programmed (slot 1 by Yubico, in the factory). It is not overwritten"
-                " without --force; what it held is lost then"
-            )
+        self.check(slot, force=force)
         code = None if access_code is None else access_code.reveal()
         with self._spoken(slot):
             self._session.put_configuration(SLOT(slot), _configuration(what), code, code)
