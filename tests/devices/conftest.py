@@ -76,6 +76,8 @@ A key
         did not do it; names: SELECT, PUT, LIST, CALCULATE, CALCULATE ALL, DELETE, RENAME, VALIDATE, SET CODE, RESET,
         SEND REMAINING, READ CONFIG, WRITE CONFIG, CONFIG 1, CONFIG 2, UPDATE 1, UPDATE 2, SWAP, STATUS, SERIAL.
 
+RealRig (virtualkey.rig) puts the same keys behind a real pcscd, where it is installed.
+
 Names of readers are those of real keys: "Yubico YubiKey OTP+FIDO+CCID 00 00", for version 4 "Yubico Yubikey 4
 OTP+U2F+CCID 00 00". From version 4 to 5.2 slots cannot be programmed over the smart card, as with the real ones.
 """

@@ -25,6 +25,7 @@ from smartcard.scard import (
     SCARD_W_SECURITY_VIOLATION,
 )
 from smartcard.System import readers
+from virtualkey.rig import RealRig
 from ykman.pcsc import ScardSmartCardConnection
 from yubikit.core import TRANSPORT, ApplicationNotAvailableError, NotSupportedError
 from yubikit.core.otp import CommandRejectedError
@@ -531,6 +532,37 @@ def test_the_log_tells_what_happened_and_no_secrets(rig):
     key.add("alice", SEED)
     assert SEED.decode() not in repr(key.credentials)
     assert SEED.hex() not in repr(key.credentials)
+
+
+# A real pcscd
+
+
+@pytest.fixture
+def real_rig():
+    """Keys behind the real daemon."""
+    missing = RealRig.missing()
+    if missing:
+        pytest.skip(missing)
+    rig = RealRig()
+    rig.reset()
+    yield rig
+    rig.close()
+
+
+def test_a_real_pcscd_carries_the_same_keys(real_rig):
+    """What is read and written through Debian's pcscd is what is read and written through its stand-in."""
+    first, second = real_rig.plug(serial=11111111), real_rig.plug(serial=22222222, version=(5, 4, 3))
+    second.fill(leave=1)
+
+    listed = ykman(real_rig, "list").splitlines()
+    ykman(real_rig, "--device", "22222222", "oath", "accounts", "add", "bob", "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ")
+    names = ykman(real_rig, "--device", "22222222", "oath", "accounts", "list").splitlines()
+
+    assert [line.split()[-1] for line in listed] == ["11111111", "22222222"]
+    assert first.credentials == []
+    assert len(names) == 32
+    assert "bob" in names
+    assert second.credentials[-1].secret == SEED
 
 
 # Yubico's own tests of devices

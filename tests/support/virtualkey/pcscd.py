@@ -103,15 +103,17 @@ class Pcscd:
         await server.wait_closed()
         self._path.unlink(missing_ok=True)
 
-    def plug(self, key: VirtualKey) -> Reader:
+    async def plug(self, key: VirtualKey) -> None:
         """A key in the first place that is free."""
+        self._place(key)
+
+    def _place(self, key: VirtualKey) -> None:
         place = self._places.index(None)
         reader = Reader(key, f"{key.product} {place:02X} 00", self.numbers)
         self._places[place] = reader
         watch = asyncio.ensure_future(reader.pulled())
         watch.add_done_callback(lambda _: self._remove(reader))
         self.changed()
-        return reader
 
     def _remove(self, reader: Reader) -> None:
         if reader not in self._places:
@@ -119,7 +121,7 @@ class Pcscd:
         self._places[self._places.index(reader)] = None
         self.changed()
         if reader.key.reboots:
-            self.plug(reader.key)
+            self._place(reader.key)
 
     def unplug(self, key: VirtualKey, *, quietly: bool = False) -> None:
         """Takes a key out."""

@@ -157,6 +157,9 @@ class Held:
 class Rig:
     """Places for keys, in a process that ends with this one."""
 
+    _SOCKET = "pcscd.comm"
+    _COMMAND = (sys.executable, "-m", "virtualkey.service")
+
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="virtualkey-"))
         self._process: subprocess.Popen[str] | None = None
@@ -165,7 +168,7 @@ class Rig:
     @property
     def settings(self) -> dict[str, str]:
         """What leads libpcsclite here."""
-        return {"PCSCLITE_CSOCK_NAME": str(self._folder / "pcscd.comm")}
+        return {"PCSCLITE_CSOCK_NAME": str(self._folder / self._SOCKET)}
 
     @property
     def environment(self) -> dict[str, str]:
@@ -179,10 +182,10 @@ class Rig:
         self.do("reset")
 
     def _launch(self) -> None:
-        for left in self._folder.iterdir():
-            left.unlink()
+        shutil.rmtree(self._folder)
+        self._folder.mkdir(mode=0o700)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "virtualkey.service", str(self._folder)],
+            [*self._COMMAND, str(self._folder)],
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -193,6 +196,7 @@ class Rig:
 
     def close(self) -> None:
         """Ends the process."""
+        atexit.unregister(self.close)
         if self._process is not None:
             self._process.communicate()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -263,6 +267,26 @@ class Rig:
     def waits(self, n: int = 1) -> None:
         """Returns when n clients wait for changes of readers."""
         self.do("waits", count=n)
+
+
+class RealRig(Rig):
+    """The same keys behind a real pcscd in namespaces of its own, for subprocesses: two keys, not one or three."""
+
+    _SOCKET = "run/pcscd.comm"
+    _NAMESPACES = ("unshare", "--user", "--map-root-user", "--mount", "--net")
+    _COMMAND = (*_NAMESPACES, sys.executable, "-m", "virtualkey.vpcd")
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """What stands in the way of one on this machine, None if nothing."""
+        for needed in ("/usr/sbin/pcscd", "/usr/lib/pcsc/drivers/serial/libifdvpcd.so"):
+            if not Path(needed).exists():
+                return f"{needed} is not installed (Debian: pcscd, vsmartcard-vpcd)"
+        if shutil.which("ip") is None:
+            return "ip is not installed (Debian: iproute2)"
+        if subprocess.run([*cls._NAMESPACES, "true"], capture_output=True, check=False).returncode:
+            return "namespaces of one's own are not allowed here"
+        return None
 
 
 @functools.cache

@@ -78,8 +78,8 @@ class Strings:
         self._keys.append(key)
         return len(self._keys) - 1
 
-    def insert(self, key: int) -> None:
-        self._pcscd.plug(self._keys[key])
+    async def insert(self, key: int) -> None:
+        await self._pcscd.plug(self._keys[key])
 
     def unplug(self, key: int) -> None:
         self._pcscd.unplug(self._keys[key])
@@ -214,8 +214,8 @@ async def _answer(strings: Strings, reading: asyncio.StreamReader, writing: asyn
         writing.close()
 
 
-async def _serve(folder: Path) -> None:
-    pcscd = Pcscd(folder / "pcscd.comm")
+async def serve(pcscd: Pcscd, folder: Path) -> None:
+    """Serves what is behind this pcscd until standard input ends."""
     strings = Strings(pcscd)
     await pcscd.start()
     control = await asyncio.start_unix_server(
@@ -228,4 +228,4 @@ async def _serve(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(Path(sys.argv[1])))
+    asyncio.run(serve(Pcscd(Path(sys.argv[1], "pcscd.comm")), Path(sys.argv[1])))
