@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
+from otpbridge.daemon import policy
 from otpbridge.daemon.judge import Case
 from otpbridge.model import Factor, Kind, Verdict
 from otpbridge.verify.evaluation import Evaluation
@@ -39,12 +40,12 @@ def explain(case: Case, now: int) -> ExplainStackReply:
             if verdict in {Verdict.SUCCESS, Verdict.IGNORE} and not any(way <= passing for way, _ in ways):
                 ways.append((passing, _named(chosen, case, verdict)))
     shown = tuple(_rule(case.stack, rule, unasked[id(rule)], reached=id(rule) in reached) for rule in rules)
-    policy = case.standing.reason
+    said = case.standing.reason
     if case.standing.may_decline:
-        policy += "; the code may be left out"
+        said += "; the code may be left out"
     return ExplainStackReply(
         stack=case.stack.name,
-        policy=f"{_MODES[case.standing.mode]}: {policy}",
+        policy=f"{_MODES[case.standing.mode]}: {said}",
         rules=shown,
         ways=() if _locked(case) else tuple(text for _, text in ways[:_MOST_WAYS]),
     )
@@ -98,8 +99,7 @@ def _by_tokens(case: Case, made: Made, now: int) -> tuple[Verdict | None, str]:
     if kinds is None:
         return None, "depends on the answer"
     count = sum(
-        stored.token.kind in kinds and (stored.token.expires_at is None or stored.token.expires_at > now)
-        for stored in case.candidate.tokens
+        stored.token.kind in kinds and policy.is_usable(stored.token, now) for stored in case.candidate.tokens
     )
     if not count:
         return Verdict.AUTH_ERR, f"asks, and refuses: the user has no {' or '.join(kinds)} token"

@@ -194,7 +194,7 @@ class Judge:
                 seen = case.sighting is not None and self._passed_within(case.sighting, _ACCOUNT_MS)
         except (StoreError, accounts.LookupFailedError) as error:
             return _unavailable(error)
-        verdict, reason = policy.account(case.candidate, case.standing, seen=seen)
+        verdict, reason = policy.account(case.candidate, case.standing, self._clock(), seen=seen)
         if verdict is Verdict.ACCT_EXPIRED and not subject.believed:
             verdict = Verdict.PERM_DENIED
         return await self._note(subject, Outcome(verdict, reason), "account")

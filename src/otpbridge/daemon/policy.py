@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from otpbridge.config import CallerEntry, Config, Policy, Right, UnknownUsers
 from otpbridge.errors import ConfigError
-from otpbridge.model import LOCAL, Caller, Enforcement, Kind, User, Verdict
+from otpbridge.model import LOCAL, Caller, Enforcement, Kind, Token, User, Verdict
+from otpbridge.otp.recovery import RECOVERY_CODES
 from otpbridge.store.store import Candidate
 from otpbridge.verify.stack import Mode
 
@@ -139,7 +140,24 @@ def standing(candidate: Candidate, policy: Policy, now: float, about: Circumstan
     return _of_user(user, candidate, effective(user, policy), now, about)
 
 
-_STAND_INS = frozenset({Kind.RECOVERY, Kind.REGISTRATION})
+_ALL_STRUCK = (1 << RECOVERY_CODES) - 1
+
+
+def is_usable(token: Token, now: float) -> bool:
+    """Whether anything can still be shown with an active token: its time is not up, nor all of its codes spent."""
+    if token.expires_at is not None and token.expires_at <= now:
+        return False
+    if token.kind is Kind.RECOVERY:
+        return token.moving_factor & _ALL_STRUCK != _ALL_STRUCK
+    return token.kind is not Kind.REGISTRATION or token.moving_factor == 0
+
+
+def has_stand_in(candidate: Candidate, now: float) -> bool:
+    """Whether the user has a code that stands in for an authenticator."""
+    return any(
+        stored.token.kind in {Kind.RECOVERY, Kind.REGISTRATION} and is_usable(stored.token, now)
+        for stored in candidate.tokens
+    )
 
 
 _ASKED = {
@@ -160,12 +178,12 @@ def _of_user(
         return _ASKED[enforcement]
     if enforcement is Enforcement.OPTIONAL:
         return Standing(Mode.WAIVED, "optional, no authenticator")
-    return _without_authenticator(candidate, enrols=about.enrols)
+    return _without_authenticator(candidate, now, enrols=about.enrols)
 
 
-def _without_authenticator(candidate: Candidate, *, enrols: bool) -> Standing:
+def _without_authenticator(candidate: Candidate, now: float, *, enrols: bool) -> Standing:
     """What is asked of a user who must have an authenticator and has none."""
-    if any(stored.token.kind in _STAND_INS for stored in candidate.tokens):
+    if has_stand_in(candidate, now):
         return Standing(Mode.ASK, "required, no authenticator but a code that stands in for one")
     if enrols:
         return Standing(Mode.ENROL, "required, no authenticator: enrols at login")
@@ -202,7 +220,7 @@ def trusted_network(rhost: str, policy: Policy) -> str | None:
 _network = functools.lru_cache(maxsize=1024)(ipaddress.ip_network)
 
 
-def account(candidate: Candidate, stands: Standing, *, seen: bool | None) -> tuple[Verdict, str]:
+def account(candidate: Candidate, stands: Standing, now: float, *, seen: bool | None) -> tuple[Verdict, str]:
     """The verdict of PAM's account phase, which asks nothing: could this user have shown a code, and did they.
 
     `seen` says whether they did, where policy wants to know it; else it is None.
@@ -214,7 +232,7 @@ def account(candidate: Candidate, stands: Standing, *, seen: bool | None) -> tup
         return Verdict.IGNORE, stands.reason
     if user is None:
         return Verdict.PERM_DENIED, "user not in the store"
-    if not candidate.has_authenticator and not any(s.token.kind in _STAND_INS for s in candidate.tokens):
+    if not candidate.has_authenticator and not has_stand_in(candidate, now):
         return Verdict.PERM_DENIED, "required, no authenticator"
     if seen is False and not stands.may_decline:
         return Verdict.PERM_DENIED, "no second factor was shown just before"
