@@ -184,6 +184,21 @@ def test_nothing_is_waived_of_what_cannot_be_made():
         assert client.verify("nobody", "x", nullok=True).verdict is Verdict.IGNORE
 
 
+def test_a_reply_holds_what_fits_into_it(failing):
+    """Who is told without end hears the beginning, and gets a verdict."""
+    user, _ = someone(failing)
+    with failing.client() as client, client.begin(user, stack="tells") as talk:
+        assert talk.answer(WRONG).verdict is Verdict.AUTHINFO_UNAVAIL
+        assert 0 < sum(len(notice.text) for notice in talk.notices) <= 8192
+
+
+def test_a_token_cannot_be_made_younger_than_it_is(failing):
+    """A copy of it in which no code is spent yet spends none of those again."""
+    user, key = someone(failing)
+    assert verdict(failing, user, key.code()) is Verdict.SUCCESS
+    assert verdict(failing, user, WRONG, "steals") is Verdict.AUTHINFO_UNAVAIL
+
+
 def test_a_kept_attempt_is_of_no_use(failing):
     """What was handed to a verifier once can neither tell, ask, open nor spend after its verdict."""
     user, _ = someone(failing)

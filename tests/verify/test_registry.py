@@ -227,3 +227,10 @@ def test_the_text_of_a_strangers_error_is_not_repeated(site, monkeypatch):
     assert (
         make("odd", {}, {}, installed()).fault == "verifier odd (bad:RaisesInInit): it cannot be made: RuntimeError"
     )
+
+
+def test_a_script_without_a_guard_does_not_end_the_daemon(site, monkeypatch):
+    """An import that calls sys.exit is a fault like any other."""
+    declare(site / "exits", "exits", {"exits": "bad_exit:X"})
+    monkeypatch.syspath_prepend(site / "exits")
+    assert make("exits", {}, {}, installed()).fault == "verifier exits (bad_exit:X): it does not load: SystemExit"
