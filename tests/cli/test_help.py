@@ -142,16 +142,18 @@ def test_completion_offers_commands_and_options(typed, offered):
     assert {line.partition(",")[2] for line in done.stdout.splitlines()} == offered
 
 
-def test_the_man_page_is_clean():
+@pytest.mark.parametrize("page", ["otpbridge.1", "otpbridge-notify.1", "otpbridge-yubikey.1"])
+def test_the_man_page_is_clean(page):
     """mandoc finds nothing to complain about."""
     program = shutil.which("mandoc")
     assert program, "mandoc is missing: apt-get install mandoc"
     done = subprocess.run(
-        [program, "-T", "lint", "-W", "style", MAN_PAGE], capture_output=True, text=True, check=False
+        [program, "-T", "lint", "-W", "style", MAN_PAGE.with_name(page)], capture_output=True, text=True, check=False
     )
     # Our other pages are found once they are installed.
     ours = re.compile(
-        r"referenced manual not found: Xr (otpbridge-notify 1|pam_otpbridge 8|otpbridged 8|otpbridge\.toml 5)\b"
+        r"referenced manual not found: Xr "
+        r"(otpbridge(-notify|-yubikey)? 1|pam_otpbridge 8|otpbridged 8|otpbridge\.toml 5)\b"
     )
     found = [line for line in done.stdout.splitlines() if not ours.search(line)]
     assert found == []
@@ -159,8 +161,9 @@ def test_the_man_page_is_clean():
 
 @pytest.mark.parametrize("words", [words for words in EVERY if words], ids=IDS[1:])
 def test_the_man_page_has_every_command_and_option(words):
-    """Each command, and each of its options, is in the man page."""
-    page = MAN_PAGE.read_text()
+    """Each command, and each of its options, is in the man page, or in that of its group."""
+    own = MAN_PAGE.with_name(f"otpbridge-{words[0]}.1")
+    page = MAN_PAGE.read_text() + (own.read_text() if own.exists() else "")
     command = EVERY[words]
     if not isinstance(command, click.Group):
         assert re.search(rf"^\.It Cm {' '.join(words)}\b", page, re.MULTILINE)

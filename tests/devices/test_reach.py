@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import os
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 
 import pytest
 
@@ -284,3 +287,21 @@ def test_slots_that_are_out_of_reach_are_told(rig):
     rig.plug(version=(4, 3, 7))
     with pytest.raises(CannotError, match=r"4\.3\.7"), open_slots(only()):
         pass
+
+
+def test_a_reader_service_that_hangs_is_not_waited_for(tmp_path):
+    """A pcscd that takes a connection and never answers is named, and the command ends."""
+    path = tmp_path / "pcscd.comm"
+    script = "from otpbridge.devices import find; find.SERVICE_SECONDS = 0.3; find.look()"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        sock.listen()
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"PCSCLITE_CSOCK_NAME": str(path)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert "ReaderServiceError: the smart card service pcscd did not answer" in done.stderr
