@@ -220,7 +220,7 @@ def test_a_trusted_network_holds_addresses_and_no_names(source, inside):
 )
 def test_the_account_phase_refuses_who_could_not_have_shown_a_code(found, about, expected):
     """A public key alone gets neither a locked user in nor a `required` one without an authenticator."""
-    assert policy.account(found, stands(found, **about), NOW, seen=None)[0] is expected
+    assert policy.account(found, stands(found, **about), NOW, seen=False, wanted=False)[0] is expected
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_the_account_phase_refuses_who_could_not_have_shown_a_code(found, about,
 )
 def test_the_account_phase_can_ask_that_a_code_was_shown(found, seen, expected):
     """Where policy wants it: a key that skipped the code does not get in."""
-    assert policy.account(found, stands(found), NOW, seen=seen)[0] is expected
+    assert policy.account(found, stands(found), NOW, seen=seen, wanted=True)[0] is expected
 
 
 @pytest.mark.parametrize(
@@ -253,5 +253,6 @@ def test_a_code_that_is_spent_stands_in_for_nothing(kind, changes, usable):
     (stored,) = found.tokens
     found = Candidate(found.user, (StoredToken(stored.token._replace(**changes), 1, b""),))
     verdict = Verdict.SUCCESS if usable else Verdict.PERM_DENIED
-    assert policy.account(found, stands(found), NOW, seen=None)[0] is verdict
+    assert policy.account(found, stands(found), NOW, seen=False, wanted=False)[0] is verdict
+    assert policy.account(found, stands(found), NOW, seen=True, wanted=False)[0] is Verdict.SUCCESS
     assert stands(found, enrols=True).mode is (Mode.ASK if usable else Mode.ENROL)

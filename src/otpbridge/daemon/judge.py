@@ -189,12 +189,16 @@ class Judge:
         """The account phase: nothing is asked, nothing is spent. Raises UnknownStackError."""
         try:
             case = await self.case(subject)
-            seen = None
-            if case.policy.account is AccountRule.VERIFIED:
-                seen = case.sighting is not None and self._passed_within(case.sighting, _ACCOUNT_MS)
+            seen = case.sighting is not None and self._passed_within(case.sighting, _ACCOUNT_MS)
         except (StoreError, accounts.LookupFailedError) as error:
             return _unavailable(error)
-        verdict, reason = policy.account(case.candidate, case.standing, self._clock(), seen=seen)
+        verdict, reason = policy.account(
+            case.candidate,
+            case.standing,
+            self._clock(),
+            seen=seen,
+            wanted=case.policy.account is AccountRule.VERIFIED,
+        )
         if verdict is Verdict.ACCT_EXPIRED and not subject.believed:
             verdict = Verdict.PERM_DENIED
         return await self._note(subject, Outcome(verdict, reason), "account")
@@ -237,7 +241,8 @@ class Judge:
             # In a thread, and before the rest is read: where accounts come from a directory it may take long.
             group = await asyncio.to_thread(accounts.member_of, subject.user, held.exempt_groups)
         candidate = self._store.candidate(subject.client, subject.user)
-        sighting = _sighting(subject) if held.grace or held.account is AccountRule.VERIFIED else None
+        remembered = held.grace or held.account is AccountRule.VERIFIED or not candidate.has_authenticator
+        sighting = _sighting(subject) if remembered else None
         about = Circumstances(
             known=self._config.users.unknown,
             nullok=subject.nullok,

@@ -220,10 +220,10 @@ def trusted_network(rhost: str, policy: Policy) -> str | None:
 _network = functools.lru_cache(maxsize=1024)(ipaddress.ip_network)
 
 
-def account(candidate: Candidate, stands: Standing, now: float, *, seen: bool | None) -> tuple[Verdict, str]:
+def account(candidate: Candidate, stands: Standing, now: float, *, seen: bool, wanted: bool) -> tuple[Verdict, str]:
     """The verdict of PAM's account phase, which asks nothing: could this user have shown a code, and did they.
 
-    `seen` says whether they did, where policy wants to know it; else it is None.
+    `seen` says whether they did just before, from the same source at the same service; `wanted` that it must be so.
     """
     user = candidate.user
     if user is not None and user.locked_at is not None:
@@ -232,8 +232,15 @@ def account(candidate: Candidate, stands: Standing, now: float, *, seen: bool | 
         return Verdict.IGNORE, stands.reason
     if user is None:
         return Verdict.PERM_DENIED, "user not in the store"
+    refused = _cannot_have_shown(candidate, stands, now, wanted=wanted)
+    # What was shown may have been the last code that stood in for an authenticator.
+    if refused is None or seen:
+        return Verdict.SUCCESS, "has just shown a second factor" if seen else "has an authenticator"
+    return Verdict.PERM_DENIED, refused
+
+
+def _cannot_have_shown(candidate: Candidate, stands: Standing, now: float, *, wanted: bool) -> str | None:
+    """Why a user who has not just shown a second factor is refused; None where that is not needed."""
     if not candidate.has_authenticator and not has_stand_in(candidate, now):
-        return Verdict.PERM_DENIED, "required, no authenticator"
-    if seen is False and not stands.may_decline:
-        return Verdict.PERM_DENIED, "no second factor was shown just before"
-    return Verdict.SUCCESS, "has an authenticator" if seen is None else "has just shown a second factor"
+        return "required, no authenticator"
+    return "no second factor was shown just before" if wanted and not stands.may_decline else None
