@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -209,6 +210,39 @@ def test_a_daemon_that_refuses_leaves_nothing(rig, daemon):
         assert terminal.finish() == 1
     assert tokens(daemon) == {newer["token"]: "pending"}
     assert key.credentials == []
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_daemon_that_goes_away_in_the_midst_is_asked_again(rig, back):
+    """Back again it says that nothing was confirmed, and all is undone; else the key is left, and that is said."""
+    key = rig.plug()
+    key.touch("late")
+    folder = Path(mkdtemp(prefix="otpb-"))
+    try:
+        with ExitStack() as daemons:
+            process = daemons.enter_context(real_daemon(folder))
+            with Terminal("--run-dir", folder / "run", *ALICE, "--touch") as terminal:
+                terminal.wait_for("now (15 s)")
+                key.blinks()
+                process.terminate()
+                process.wait(20)
+                key.touch("given")
+                if back:
+                    daemons.enter_context(real_daemon(folder))
+                    terminal.wait_for("Nothing is left")
+                else:
+                    terminal.wait_for("nobody knows whether it is in force")
+                    terminal.wait_for("otpbridge yubikey audit")
+                assert terminal.finish() == 3
+            assert len(key.credentials) == (not back)
+            if back:
+                nothing_left(folder / "run", key)
+            else:
+                daemons.enter_context(real_daemon(folder))
+                (row,) = answer(folder / "run", "yubikey", "audit", code=1)
+                assert row["finding"] == "pending"
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_an_account_that_is_there_is_not_overwritten(rig, daemon):
