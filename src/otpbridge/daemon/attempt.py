@@ -58,7 +58,6 @@ class StoreAttempt:
         "_answers",
         "_declined",
         "_decoys",
-        "_questions",
         "_responses",
         "_store",
         "_told",

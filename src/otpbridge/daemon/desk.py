@@ -11,7 +11,7 @@ from otpbridge.daemon.judge import Judge
 from otpbridge.daemon.policy import Authority, Rights, effective
 from otpbridge.errors import StoreError
 from otpbridge.model import LOCAL, AuditEvent, Backoff, Caller, Kind, Token
-from otpbridge.otp.recovery import RECOVERY_CODES
+from otpbridge.otp.recovery import codes_left
 from otpbridge.store import users
 from otpbridge.store.settle import Ruling, Settled, Settlement
 from otpbridge.store.store import Store
@@ -156,7 +156,7 @@ def token_fields(token: Token) -> TokenFields:
         digits=parameters.digits if token.kind in _OATH else None,
         period=parameters.period if token.kind is Kind.TOTP else None,
         drift=token.drift,
-        codes_left=RECOVERY_CODES - token.moving_factor.bit_count() if token.kind is Kind.RECOVERY else None,
+        codes_left=codes_left(token.moving_factor) if token.kind is Kind.RECOVERY else None,
         created_at=token.created_at,
         expires_at=token.expires_at,
         confirmed_at=token.confirmed_at,

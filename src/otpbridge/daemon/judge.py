@@ -29,7 +29,7 @@ from otpbridge.model import (
     Outcome,
     Verdict,
 )
-from otpbridge.otp.recovery import RECOVERY_CODES
+from otpbridge.otp.recovery import codes_left
 from otpbridge.store import users
 from otpbridge.store.settle import Ruling, Settled, Settlement, Sighting, Strike
 from otpbridge.store.store import Candidate, Store
@@ -499,8 +499,7 @@ def _used(attempt: StoreAttempt) -> Detail | None:
     """What the audit log says of a success with a code that stands in for an authenticator."""
     for token, spend in attempt.spends:
         if isinstance(spend, Strike):
-            left = RECOVERY_CODES - (token.moving_factor | spend.bit).bit_count()
-            return {"recovery code of": token.id, "left": left}
+            return {"recovery code of": token.id, "left": codes_left(token.moving_factor | spend.bit)}
         if token.kind is Kind.REGISTRATION:
             return {"registration code": token.id}
     return None

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from otpbridge.config import CallerEntry, Config, Policy, Right, UnknownUsers
 from otpbridge.errors import ConfigError
 from otpbridge.model import LOCAL, Caller, Enforcement, Kind, Token, User, Verdict
-from otpbridge.otp.recovery import RECOVERY_CODES
+from otpbridge.otp.recovery import codes_left
 from otpbridge.store.store import Candidate
 from otpbridge.verify.stack import Mode
 
@@ -140,15 +140,12 @@ def standing(candidate: Candidate, policy: Policy, now: float, about: Circumstan
     return _of_user(user, candidate, effective(user, policy), now, about)
 
 
-_ALL_STRUCK = (1 << RECOVERY_CODES) - 1
-
-
 def is_usable(token: Token, now: float) -> bool:
     """Whether anything can still be shown with an active token: its time is not up, nor all of its codes spent."""
     if token.expires_at is not None and token.expires_at <= now:
         return False
     if token.kind is Kind.RECOVERY:
-        return token.moving_factor & _ALL_STRUCK != _ALL_STRUCK
+        return codes_left(token.moving_factor) > 0
     return token.kind is not Kind.REGISTRATION or token.moving_factor == 0
 
 

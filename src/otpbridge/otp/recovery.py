@@ -64,6 +64,11 @@ def registration_code(random: Callable[[int], bytes]) -> tuple[Secret, Record]:
     return code, record
 
 
+def codes_left(struck: int, codes: int = RECOVERY_CODES) -> int:
+    """How many of a list of codes can still be spent; bit n of `struck` says that the code at place n was."""
+    return codes - struck.bit_count()
+
+
 def find(record: Record, typed: str) -> int | None:
     """The place of the code that was typed, from 0; None when it is none of the list.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from otpbridge.model import LOCAL, Kind, Notice, Prompt, Verdict
-from otpbridge.otp.recovery import find, unpack
+from otpbridge.otp.recovery import codes_left, find, unpack
 from otpbridge.verify.api import Attempt
 
 PROMPT = Prompt("Verification code: ")
@@ -27,8 +27,8 @@ async def _spend_recovery(attempt: Attempt, code: str) -> bool:
         record = unpack(attempt.secret(token))
         place = find(record, code)
         if place is not None and await attempt.strike(token, place):
-            spent = token.moving_factor | 1 << place
-            attempt.tell_on_success(Notice(_left(attempt, len(record.digests) - spent.bit_count())))
+            left = codes_left(token.moving_factor | 1 << place, len(record.digests))
+            attempt.tell_on_success(Notice(_left(attempt, left)))
             return True
     return False
 
