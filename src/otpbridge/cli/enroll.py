@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from otpbridge.cli import enrolling, oath, recovery_codes, yubikey
+from otpbridge.cli import enrolling, oath, recovery_codes, yubico_otp
 from otpbridge.cli.exits import Code
 from otpbridge.cli.options import F, client_option, everywhere, example
 from otpbridge.cli.session import Session
@@ -147,7 +147,7 @@ def yubiotp(session: Session, *, user: str, client: str | None, label: str | Non
     terminal, or with --json, the token stays pending until `otpbridge token confirm`.
     """
     request = messages.Start(user=user, kind=Kind.YUBIOTP, client=client, label=label)
-    return enrolling.enrol(session, request, yubikey.showing, code)
+    return enrolling.enrol(session, request, yubico_otp.showing, code)
 
 
 @enroll.command(
