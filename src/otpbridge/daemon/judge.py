@@ -14,6 +14,7 @@ from otpbridge.daemon import accounts, policy
 from otpbridge.daemon.attempt import Question, Run, StoreAttempt
 from otpbridge.daemon.decoys import Decoys
 from otpbridge.daemon.login_enrolment import LoginEnrolment
+from otpbridge.daemon.onefield import take_apart
 from otpbridge.daemon.policy import Authority, Circumstances, Standing
 from otpbridge.daemon.stacks import Stacks
 from otpbridge.errors import OtpBridgeError, StoreError
@@ -23,7 +24,6 @@ from otpbridge.model import (
     Backoff,
     Caller,
     Context,
-    Factor,
     Kind,
     Notice,
     Outcome,
@@ -33,7 +33,6 @@ from otpbridge.otp.recovery import codes_left
 from otpbridge.store import users
 from otpbridge.store.settle import Ruling, Settled, Settlement, Sighting, Strike
 from otpbridge.store.store import Candidate, Store
-from otpbridge.verify.combined import Split, splits, whole
 from otpbridge.verify.stack import Finding, Mode, Stack
 
 log = logging.getLogger(__name__)
@@ -143,7 +142,7 @@ class Judge:
             return await self._note(subject, opened)
         opened.attempt.answer(responses or ("",))
         if subject.combined or (len(responses) == 1 and opened.case.stack.both_factors):
-            opened.attempt.splitter = partial(self._take_apart, opened.case.stack)
+            opened.attempt.splitter = partial(take_apart, opened.case.stack)
         try:
             step = await opened.run.resume()
         except BaseException:
@@ -171,7 +170,7 @@ class Judge:
             self.abandon(conversation)
             return _unavailable(error)
         if conversation.subject.combined and attempt.split is None:
-            attempt.splitter = partial(self._take_apart, conversation.case.stack)
+            attempt.splitter = partial(take_apart, conversation.case.stack)
         attempt.answer(responses[1:])
         return await self._stepped(conversation, responses[0] if responses else "")
 
@@ -312,40 +311,6 @@ class Judge:
     def _enrolment(self, subject: Subject, attempt: StoreAttempt) -> LoginEnrolment:
         about = subject.event("token confirmed", Outcome(Verdict.SUCCESS, "enrolled at login"))._replace(verdict=None)
         return LoginEnrolment(self._store, self._config, attempt, host=self._host, random=self._random, about=about)
-
-    async def _take_apart(self, stack: Stack, attempt: StoreAttempt, text: str) -> Split:
-        """Find the code in an answer that holds a password too: one of the user's, else what looks most like a code.
-
-        Whatever is found is judged as if it had been typed into two fields.
-        """
-        if attempt.mode is Mode.WAIVED:
-            return whole(text)
-        digits = {
-            stored.token.parameters.digits
-            for stored in attempt.candidate.tokens
-            if stored.token.kind in {Kind.TOTP, Kind.HOTP}
-        }
-        found = splits(text, digits or {6})
-        if len(found) > 1 or attempt.may_decline:
-            for split in found:
-                if await self._fits(stack, attempt.trial(split.code)):
-                    return split
-        if not found or attempt.may_decline:
-            return whole(text)
-        return found[0]
-
-    @staticmethod
-    async def _fits(stack: Stack, trial: StoreAttempt) -> bool:
-        """Whether one of the verifiers that never ask twice would take a code."""
-        for made in stack.made.values():
-            if made.direct and made.factor is Factor.SECOND and not made.enrols:
-                try:
-                    if await made.verifier.verify(trial) is Verdict.SUCCESS:
-                        return True
-                except OtpBridgeError:
-                    # It will say so again when it is asked in earnest.
-                    continue
-        return False
 
     # --- after the answer ---
 
