@@ -12,9 +12,10 @@ from yubikey import YubiKey
 
 from otpbridge.daemon import accounts
 from otpbridge.daemon.attempt import Question
+from otpbridge.daemon.explain import explain
 from otpbridge.daemon.policy import Authority
 from otpbridge.daemon.stacks import UnknownStackError
-from otpbridge.model import Enforcement, Kind, Prompt, Secret, Verdict
+from otpbridge.model import Enforcement, Factor, Kind, Notice, Prompt, Secret, Verdict
 from otpbridge.otp import recovery
 from otpbridge.store import tokens, users
 
@@ -634,6 +635,20 @@ def test_who_does_not_enrol_does_not_get_in_by_the_password_alone(tmp_path):
     on_bench(tmp_path, work, config=rules)
 
 
+@pytest.mark.parametrize("control", ["sufficient", "required"])
+def test_what_explains_a_stack_knows_that_an_enrolment_is_owed(tmp_path, control):
+    """No way in by the password alone, since there is none."""
+
+    async def work(bench):
+        await bench.password(PASSWORD, "carol")
+        await bench.enforce(Enforcement.REQUIRED, "carol")
+        told = explain(await bench.judge.case(bench.subject("carol")), int(bench.time))
+        assert told.ways == ("password + enrol",)
+
+    rules = f'[stacks.default]\nrules = ["requisite password", "{control} enrol", "sufficient totp"]\n'
+    on_bench(tmp_path, work, config=rules)
+
+
 # --- what people are told ---
 
 
@@ -651,6 +666,28 @@ def test_a_notice_is_given_at_the_next_login_and_once(tmp_path):
         assert (await bench.talk(""))[1] == []
 
     on_bench(tmp_path, work)
+
+
+class Talkative:
+    """A first factor that passes and tells something on success."""
+
+    factor = Factor.FIRST
+
+    async def verify(self, attempt):
+        """Ask, and accept whatever is said."""
+        await attempt.ask(Prompt("Word: "))
+        attempt.tell_on_success(Notice("Welcome."))
+        return Verdict.SUCCESS
+
+
+def test_who_is_not_in_the_store_can_be_told_something(tmp_path):
+    """Let pass by nullok after a first factor that counts for nothing: no notice of theirs is looked for."""
+
+    async def work(bench):
+        outcome = await bench.check("please", user="nobody", nullok=True)
+        assert (outcome.verdict, [n.text for n in outcome.notices]) == (Verdict.IGNORE, ["Welcome."])
+
+    on_bench(tmp_path, work, verifiers=(Talkative(),), rules=["[success=ignore default=die] v0"])
 
 
 # --- groups of the system ---

@@ -81,8 +81,8 @@ def _ways_without_factor(stack: Stack) -> list[str]:
         )
     elif stack.enrols and _lets_in(stack, _not_enrolled):
         told.append(
-            f"stack {stack.name} lets in with the first factor alone who has no authenticator and does not enrol one."
-            " Write the rule as `[success=done ignore=ignore default=die] enrol`."
+            f"stack {stack.name} says yes with the first factor alone to who has no authenticator and does not enrol"
+            " one; the daemon refuses them. Write the rule as `[success=done ignore=ignore default=die] enrol`."
         )
     return told
 

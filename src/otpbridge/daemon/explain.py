@@ -10,7 +10,7 @@ from otpbridge.model import Factor, Kind, Verdict
 from otpbridge.verify.evaluation import Evaluation
 from otpbridge.verify.registry import Made
 from otpbridge.verify.rules import Placed
-from otpbridge.verify.stack import Mode, Stack, said_unasked
+from otpbridge.verify.stack import Finding, Mode, Stack, said_unasked
 from otpbridge.wire.messages import ExplainedRule, ExplainStackReply
 
 _MOST_TOGETHER = 3
@@ -75,8 +75,12 @@ def _outcome(
             if case.standing.may_decline and not passing and case.stack.of(rule).factor is Factor.SECOND:
                 verdict = Verdict.IGNORE
         evaluation.give(verdict)
-    waived = case.standing.mode is Mode.WAIVED or (case.standing.may_decline and not passing)
-    return Verdict.IGNORE if evaluation.undecided and waived else evaluation.verdict
+    return policy.amounts_to(
+        Finding(evaluation.verdict, evaluation.undecided),
+        case.standing.mode,
+        waived=case.standing.mode is Mode.WAIVED or (case.standing.may_decline and not passing),
+        enrolled=any(id(rule) in passing and case.stack.of(rule).enrols for rule in case.stack.program.rules),
+    )
 
 
 def _unasked(case: Case, rule: Placed, now: int) -> tuple[Verdict | None, str]:

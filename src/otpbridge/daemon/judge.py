@@ -322,20 +322,23 @@ class Judge:
             _, outcome = self._ruled(conversation, Verdict.AUTH_ERR, attempt.reason, attempt.turned_away)
             return await self._note(subject, outcome, detail=_began(attempt, attempt.wait))
         waived = conversation.waived
-        if waived is not None and (found.undecided or found.verdict is Verdict.IGNORE):
-            return await self._note(subject, self._noticed(conversation, Outcome(Verdict.IGNORE, waived)))
+        verdict = policy.amounts_to(
+            found, attempt.mode, waived=waived is not None, enrolled=attempt.enrolled is not None
+        )
+        if verdict is Verdict.IGNORE:
+            outcome = self._noticed(conversation, Outcome(verdict, waived or ""))
+            return await self._told(conversation, await self._note(subject, outcome))
         if attempt.candidate.user is not None and attempt.candidate.user.locked_at is not None:
             return await self._settle(conversation, Verdict.AUTH_ERR, "user is locked")
-        if found.verdict is Verdict.SUCCESS:
-            # In the mode ENROL the other rules of a second factor were left out: without the enrolment none is shown.
-            owing = attempt.mode is Mode.ENROL and attempt.enrolled is None
-            verdict = Verdict.AUTH_ERR if owing else Verdict.SUCCESS
-            reason = "required, and did not enrol" if owing else waived or "code accepted"
-            return await self._settle(conversation, verdict, reason)
+        if verdict is Verdict.SUCCESS:
+            outcome = await self._settle(conversation, verdict, waived or "code accepted")
+            return await self._told(conversation, outcome)
         failed = f"; failed: {', '.join(attempt.failed)}" if attempt.failed else ""
-        if found.verdict is Verdict.AUTHINFO_UNAVAIL:
-            return await self._settle(conversation, found.verdict, f"not judged{failed}")
-        return await self._settle(conversation, Verdict.AUTH_ERR, attempt.reason + failed)
+        if verdict is Verdict.AUTHINFO_UNAVAIL:
+            return await self._settle(conversation, verdict, f"not judged{failed}")
+        owing = found.verdict is Verdict.SUCCESS
+        reason = "required, and did not enrol" if owing else attempt.reason + failed
+        return await self._settle(conversation, verdict, reason)
 
     async def _settle(self, conversation: Conversation, verdict: Verdict, reason: str) -> Outcome:
         attempt, subject = conversation.attempt, conversation.subject
@@ -355,8 +358,6 @@ class Judge:
                 conclude=partial(self._ruled, conversation, verdict, reason),
             )
         )
-        if outcome.verdict is Verdict.SUCCESS:
-            await self._take_notice(conversation)
         return outcome
 
     def _ruled(
@@ -394,31 +395,26 @@ class Judge:
             return outcome
         return outcome._replace(notices=(*attempt.afterwards, *left), code=code)
 
-    async def _take_notice(self, conversation: Conversation) -> None:
-        """What the person was told now is not told again."""
+    async def _told(self, conversation: Conversation, outcome: Outcome) -> Outcome:
+        """The outcome, once what was left for the person to be told is not told again."""
         user = conversation.attempt.candidate.user
-        if user is None or not user.notice:
-            return
+        if user is None or not user.notice or outcome.verdict not in {Verdict.SUCCESS, Verdict.IGNORE}:
+            return outcome
         try:
             await self._store.change(
                 partial(users.leave_notice, client=user.client, name=user.name, notice=None), self._now_ms()
             )
         except OtpBridgeError as error:
             log.warning("a notice for a user will be given again: %s", error)
+        return outcome
 
     async def _note(
         self, subject: Subject, outcome: Outcome, event: str = "verify", detail: Detail | None = None
     ) -> Outcome:
         """Write an outcome that spends and counts nothing to the audit log, then give it."""
         row = subject.event(event, outcome, detail=detail)
-
-        def work(transaction: Any) -> None:
-            transaction.audit(row)
-            if outcome.notices:
-                users.leave_notice(transaction, subject.client, subject.user, None)
-
         try:
-            await self._store.change(work, self._now_ms())
+            await self._store.change(lambda transaction: transaction.audit(row), self._now_ms())
         except StoreError as error:
             return _unavailable(error)
         return outcome

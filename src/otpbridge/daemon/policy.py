@@ -16,7 +16,7 @@ from otpbridge.errors import ConfigError
 from otpbridge.model import LOCAL, Caller, Enforcement, Kind, Token, User, Verdict
 from otpbridge.otp.recovery import codes_left
 from otpbridge.store.store import Candidate
-from otpbridge.verify.stack import Mode
+from otpbridge.verify.stack import Finding, Mode
 
 
 class Authority(enum.Enum):
@@ -199,6 +199,19 @@ def _waived_for_strangers(about: Circumstances) -> str | None:
     if about.nullok:
         return "user not in the store, nullok"
     return "user not in the store, users.unknown = ignore" if about.known is UnknownUsers.IGNORE else None
+
+
+def amounts_to(found: Finding, mode: Mode, *, waived: bool, enrolled: bool) -> Verdict:
+    """What a stack's finding amounts to for the caller: only `success` and `ignore` let in.
+
+    `waived` says that no second factor was needed, `enrolled` that the user has enrolled in this attempt. In the mode
+    ENROL the other rules of a second factor were left out: without the enrolment none is shown.
+    """
+    if waived and (found.undecided or found.verdict is Verdict.IGNORE):
+        return Verdict.IGNORE
+    if found.verdict is Verdict.SUCCESS and (enrolled or mode is not Mode.ENROL):
+        return Verdict.SUCCESS
+    return Verdict.AUTHINFO_UNAVAIL if found.verdict is Verdict.AUTHINFO_UNAVAIL else Verdict.AUTH_ERR
 
 
 def trusted_network(rhost: str, policy: Policy) -> str | None:
