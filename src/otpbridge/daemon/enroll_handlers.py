@@ -11,6 +11,7 @@ from otpbridge.config import Policy, Right
 from otpbridge.daemon.desk import Counter, Desk, client_of, denied, event, invalid, token_event, token_fields, user_of
 from otpbridge.daemon.ids import new_token_id
 from otpbridge.daemon.policy import Authority, effective
+from otpbridge.daemon.shown import shown_factor
 from otpbridge.daemon.verify_handlers import proven
 from otpbridge.enroll import otpauth, seeds
 from otpbridge.enroll.names import check_text
@@ -26,9 +27,6 @@ from otpbridge.model import (
 )
 from otpbridge.otp import recovery, yubiotp
 from otpbridge.otp.diagnose import Fault, counter_fault, fault
-from otpbridge.otp.drift import learn
-from otpbridge.otp.totp import time_step
-from otpbridge.otp.window import ahead, around, match
 from otpbridge.store import tokens, users
 from otpbridge.store.tokens import NoSuchTokenError, StoredToken, WrongStateError
 from otpbridge.store.writer import Transaction
@@ -133,7 +131,7 @@ class EnrollCounter(Counter):
         if token.expires_at is not None and token.expires_at <= now:
             raise NoSuchTokenError(token.id)
         seed = desk.store.seed(stored)
-        found = _find(desk, token, seed, asked.code, now)
+        found = shown_factor(desk.config.window, token, seed, asked.code, now)
         await self.count(call, token, "token confirmation", passed=found is not None)
         if found is None:
             return _refused(token, _explain(desk, token, seed, asked.code, now))
@@ -348,22 +346,6 @@ def replace_token(call: Call, transaction: Transaction, token: Token, sealed: by
     for older in tokens.put(transaction, token, sealed, None):
         transaction.audit(token_event(call, "token revoked", token, older, f"replaced by {token.id}"))
     transaction.audit(token_event(call, name, token))
-
-
-def _find(desk: Desk, token: Token, seed: Secret, code: str, now: float) -> tuple[int, int] | None:
-    """The moving factor and the drift that a code shows, within the usual window."""
-    window = desk.config.window
-    if token.kind is Kind.YUBIOTP:
-        typed = yubiotp.parse(code)
-        factor = None if typed is None else yubiotp.moving_factor(yubiotp.unpack(seed), typed)
-        return None if factor is None else (factor, 0)
-    if token.kind is Kind.HOTP:
-        steps = ahead(token.moving_factor, window.hotp)
-        counter = match(seed.reveal(), code, token.parameters, steps)
-        return None if counter is None else (counter, 0)
-    expected = time_step(now, token.parameters)
-    step = match(seed.reveal(), code, token.parameters, around(expected, window.totp))
-    return None if step is None else (step, learn(0, step - expected, window.drift))
 
 
 def _explain(desk: Desk, token: Token, seed: Secret, code: str, now: float) -> Fault | None:

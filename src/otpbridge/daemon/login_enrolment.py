@@ -7,12 +7,10 @@ from collections.abc import Callable
 from otpbridge.config import Config
 from otpbridge.daemon.attempt import StoreAttempt
 from otpbridge.daemon.ids import new_token_id
+from otpbridge.daemon.shown import shown_factor
 from otpbridge.enroll import otpauth, qr, seeds
 from otpbridge.enroll.otpauth import OtpauthKey
 from otpbridge.model import AuditEvent, Context, Kind, OtpParameters, Secret, State, Token
-from otpbridge.otp.drift import learn
-from otpbridge.otp.totp import time_step
-from otpbridge.otp.window import around, match
 from otpbridge.store import tokens, users
 from otpbridge.store.store import Store
 from otpbridge.store.writer import Transaction
@@ -66,18 +64,12 @@ class LoginEnrolment:
     async def confirm(self, code: str) -> bool:
         """See verify.api. False too where another login has enrolled the user meanwhile."""
         token, attempt = self._token, self._attempt
-        expected = time_step(attempt.now, token.parameters)
-        window = self._config.window
-        step = match(self._seed.reveal(), code, token.parameters, around(expected, window.totp))
-        if step is None:
+        shown = shown_factor(self._config.window, token, self._seed, code, attempt.now)
+        if shown is None:
             return False
+        step, drift = shown
         now = int(attempt.now)
-        proven = token._replace(
-            moving_factor=step + 1,
-            drift=learn(0, step - expected, window.drift),
-            created_at=now,
-            confirmed_at=now,
-        )
+        proven = token._replace(moving_factor=step + 1, drift=drift, created_at=now, confirmed_at=now)
         sealed = self._store.vault.seal(self._seed, token_identity(proven))
 
         def work(transaction: Transaction) -> bool:
