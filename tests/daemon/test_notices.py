@@ -10,7 +10,7 @@ import pytest
 from stackrig import Bench
 from storerig import RULE, run, running
 
-from otpbridge.daemon.notice_handlers import Follower
+from otpbridge.daemon.followers import Follower
 from otpbridge.daemon.notices import _TABLE, _VERIFIED, telling
 from otpbridge.model import Happening, Kind, Secret
 from otpbridge.otp import recovery

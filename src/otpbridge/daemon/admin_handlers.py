@@ -1,12 +1,9 @@
-"""org.otpbridge.Admin: users, tokens, status and audit. Long work (import, keys, backup) is in its own modules."""
+"""org.otpbridge.Admin: users, tokens and status. Audit, import, keys and backup have modules of their own."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from functools import partial
-
-import msgspec
 
 from otpbridge import __version__
 from otpbridge.daemon.accounts import LookupFailedError
@@ -31,8 +28,7 @@ from otpbridge.model import Context, Enforcement, Kind, State
 from otpbridge.otp import recovery
 from otpbridge.otp.drift import resynchronise
 from otpbridge.otp.totp import time_step
-from otpbridge.store import auditlog, schema, tokens, users
-from otpbridge.store.auditlog import AuditRow
+from otpbridge.store import schema, tokens, users
 from otpbridge.store.tokens import StoredToken, WrongStateError
 from otpbridge.store.users import UserState
 from otpbridge.store.writer import Transaction
@@ -40,14 +36,9 @@ from otpbridge.vault.keys import KeyPlace
 from otpbridge.vault.seal import token_identity
 from otpbridge.wire.messages import (
     AddUser,
-    AuditTail,
-    AuditTailReply,
-    AuditVerify,
-    AuditVerifyReply,
     DisableToken,
     Empty,
     EnableToken,
-    Entry,
     ExemptUser,
     ExplainStack,
     ExplainStackReply,
@@ -77,9 +68,6 @@ from otpbridge.wire.messages import (
 from otpbridge.wire.service import Call
 
 _PAGE = 100
-_MOST_ENTRIES = 100_000
-_WAITING = 1000
-"""Audit rows that may wait for a follower who does not read; then it is told to come again."""
 _DAY = 86_400
 _LONGEST_EXEMPTION = 30 * _DAY
 _SHORTEST_REGISTRATION = 60
@@ -290,7 +278,7 @@ class AdminCounter(Counter):
         await desk.change(work)
         return ResyncReply(resynced=True)
 
-    # --- status and audit ---
+    # --- status ---
 
     async def status(self, call: Call, asked: Status) -> StatusReply:
         """How the daemon is."""
@@ -321,40 +309,6 @@ class AdminCounter(Counter):
             audit_entries=counts.audit_entries,
             audit_anchor=counts.audit_anchor,
             warnings=tuple(warnings),
-        )
-
-    async def audit_tail(self, call: Call, asked: AuditTail) -> AuditTailReply:
-        """The newest entries, then, when following, each new one."""
-        count = 20 if asked.count is None else asked.count
-        if not 0 <= count <= _MOST_ENTRIES:
-            raise invalid("count")
-        waiting: asyncio.Queue[list[AuditRow]] = asyncio.Queue(_WAITING)
-        unwatch = self.desk.store.watch(partial(_offer, waiting)) if asked.follow else None
-        try:
-            rows = await self.desk.store.read_long(partial(auditlog.newest, count=count))
-            while True:
-                for start in range(0, len(rows), _PAGE):
-                    reply = AuditTailReply(entries=tuple(map(_entry, rows[start : start + _PAGE])))
-                    if unwatch is None and start + _PAGE >= len(rows):
-                        return reply
-                    await call.send(reply)
-                if unwatch is None:
-                    return AuditTailReply(entries=())
-                last = rows[-1].sequence if rows else 0
-                rows = [row for row in await waiting.get() if row.sequence > last]
-        finally:
-            if unwatch is not None:
-                unwatch()
-
-    async def audit_verify(self, call: Call, asked: AuditVerify) -> AuditVerifyReply:
-        """Check the whole chain."""
-        store = self.desk.store
-        try:
-            found = await store.read_long(partial(store.audit.check, anchor=asked.anchor))
-        except ValueError:
-            raise invalid("anchor") from None
-        return AuditVerifyReply(
-            intact=found.fault is None, entries=found.entries, anchor=found.anchor, fault=found.fault
         )
 
     # --- parts ---
@@ -398,15 +352,5 @@ def _text(reason: str | None) -> str | None:
     return reason or None
 
 
-def _offer(waiting: asyncio.Queue[list[AuditRow]], rows: list[AuditRow]) -> None:
-    # Rows that no longer fit are lost to this follower alone, who sees the gap in the sequence.
-    if not waiting.full():
-        waiting.put_nowait(rows)
-
-
 def _tokens(page: Sequence[StoredToken]) -> TokenListReply:
     return TokenListReply(tokens=tuple(token_fields(stored.token) for stored in page))
-
-
-def _entry(row: AuditRow) -> Entry:
-    return msgspec.convert({"sequence": row.sequence, **msgspec.json.decode(row.entry)}, Entry)

@@ -24,13 +24,15 @@ from otpbridge.config import Config
 from otpbridge.daemon import sockets, systemd
 from otpbridge.daemon.admin_handlers import AdminCounter
 from otpbridge.daemon.answers import guarded, said
+from otpbridge.daemon.audit_handlers import AuditDesk
 from otpbridge.daemon.backup_handlers import BackupDesk
 from otpbridge.daemon.desk import Desk
 from otpbridge.daemon.enroll_handlers import EnrollCounter
+from otpbridge.daemon.followers import Board
 from otpbridge.daemon.import_handlers import ImportDesk
 from otpbridge.daemon.judge import Judge
 from otpbridge.daemon.key_handlers import KeyDesk
-from otpbridge.daemon.notice_handlers import Board, NoticesCounter
+from otpbridge.daemon.notice_handlers import NoticesCounter
 from otpbridge.daemon.outside import Shelter, brief
 from otpbridge.daemon.policy import Rights, uid_of
 from otpbridge.daemon.stacks import Stacks
@@ -190,6 +192,7 @@ class Daemon:
         if admin:
             interfaces.append(ADMIN)
             desk_of_admin = AdminCounter(desk, self._keys)
+            audit = AuditDesk(desk, self._board)
             handlers |= {
                 messages.AddUser: desk_of_admin.add_user,
                 messages.ShowUser: desk_of_admin.show_user,
@@ -210,8 +213,8 @@ class Daemon:
                 messages.Resync: desk_of_admin.resync,
                 messages.Import: ImportDesk(desk).take,
                 messages.Status: desk_of_admin.status,
-                messages.AuditTail: desk_of_admin.audit_tail,
-                messages.AuditVerify: desk_of_admin.audit_verify,
+                messages.AuditTail: audit.tail,
+                messages.AuditVerify: audit.verify,
                 messages.RotateKey: KeyDesk(desk, self._keys).rotate,
                 messages.Backup: BackupDesk(desk).backup,
             }

@@ -1,24 +1,17 @@
-"""org.otpbridge.Notices: callers follow the audit log, as far as it is for people to hear.
-
-A follower holds no rows that wait for it: it is woken, and reads the log on from where it is. So one that is slow, or
-does not read at all, costs logins nothing and misses nothing.
-"""
+"""org.otpbridge.Notices: callers follow the audit log, as far as it is for people to hear."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 
 from otpbridge.config import Right
 from otpbridge.daemon.desk import Counter, Desk, client_of, denied, invalid
+from otpbridge.daemon.followers import MARK, Board, Follower
 from otpbridge.daemon.notices import Telling, telling
 from otpbridge.daemon.policy import Authority
 from otpbridge.model import Caller
 from otpbridge.store import auditlog, tokens
-from otpbridge.store.auditlog import AuditRow
-from otpbridge.store.store import Store
 from otpbridge.wire.messages import NOTICES, Event, Watch, WatchReply
 from otpbridge.wire.service import Call, VarlinkError
 
@@ -26,74 +19,6 @@ _PAGE = 1000
 """Rows of the log that are read at a time."""
 _EVENTS = 10
 """Events of a reply: with the longest names and reasons that there can be, they fit into a message."""
-_MARK = 10_000
-"""Rows that nobody is told of, after which a follower hears how far the log has come."""
-
-
-class Follower:
-    """One caller who follows the log. `position` is the row up to which it has been seen through."""
-
-    __slots__ = ("_idle", "_news", "position", "told")
-
-    def __init__(self) -> None:
-        self.position = self.told = 0
-        self._idle = False
-        self._news = asyncio.Event()
-
-    def reading(self) -> None:
-        """The log is read from `position` on: what is written from now on is news."""
-        self._news.clear()
-
-    async def news(self) -> None:
-        """Wait until something may have to be told."""
-        self._idle = True
-        try:
-            await self._news.wait()
-        finally:
-            self._idle = False
-
-    def wake(self) -> None:
-        """There is something to do."""
-        self._news.set()
-
-    def heard(self, rows: Sequence[AuditRow], *, worth: bool) -> None:
-        """Rows are on disk. Where nobody is told of them, and none is missing before them, they are done with."""
-        follows = rows[0].sequence == self.position + 1 and rows[-1].sequence - self.told < _MARK
-        if self._idle and not self._news.is_set() and not worth and follows:
-            self.position = rows[-1].sequence
-        else:
-            self._news.set()
-
-
-class Board:
-    """All who follow the log of one daemon."""
-
-    def __init__(self, store: Store) -> None:
-        self.closed = False
-        self._followers: set[Follower] = set()
-        store.watch(self._written)
-
-    @contextmanager
-    def following(self) -> Iterator[Follower]:
-        """One more, while the block lasts."""
-        follower = Follower()
-        self._followers.add(follower)
-        try:
-            yield follower
-        finally:
-            self._followers.discard(follower)
-
-    def close(self) -> None:
-        """Send all away: the daemon stops."""
-        self.closed = True
-        for follower in self._followers:
-            follower.wake()
-
-    def _written(self, rows: list[AuditRow]) -> None:
-        if self._followers:
-            worth = any(telling(row) is not None for row in rows)
-            for follower in self._followers:
-                follower.heard(rows, worth=worth)
 
 
 class NoticesCounter(Counter):
@@ -125,7 +50,7 @@ class NoticesCounter(Counter):
                 await self._tell(call, follower, found)
                 if rows:
                     follower.position = rows[-1].sequence
-                if follower.position - follower.told >= _MARK:
+                if follower.position - follower.told >= MARK:
                     await self._send(call, follower, (), follower.position)
                 if len(rows) < _PAGE:
                     await follower.news()
