@@ -94,6 +94,7 @@ def test_what_the_daemon_would_not_take_is_a_usage_error(check):
         assert said.code == 2
         assert words in said.json["message"]
         assert "x" in said.json["message"]
+        assert "otpbridge.toml:2: " in said.json["message"]
 
 
 def test_every_stack_is_shown_with_what_it_includes(check):

@@ -60,8 +60,10 @@ def check(session: Session, config: Path | None) -> Code:
     from otpbridge.cli import soundness  # noqa: PLC0415
     from otpbridge.verify import loading  # noqa: PLC0415
 
-    loaded = configuration.load(config)
-    stacks = loading.load(loaded)
+    source = configuration.read(config)
+    loaded = source.parse()
+    with source.told():
+        stacks = loading.load(loaded)
     found = soundness.look(loaded, stacks)
     if session.json:
         session.answer(
