@@ -15,7 +15,11 @@ import sys
 import termios
 import time
 
-_TAKE_TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+_TAKE_TERMINAL = (
+    "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    # Who logs in on a terminal can interrupt, whatever the tests were started with (nohup ignores it).
+    "signal.signal(signal.SIGINT, signal.default_int_handler); "
+)
 _SECONDS = 20.0
 
 
