@@ -14,7 +14,8 @@ KEEP ?=
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-.venv/.ready: requirements.lock scripts/make-venv pyproject.toml
+.venv/.ready: requirements.lock scripts/make-venv scripts/system-packages pyproject.toml
+	@scripts/system-packages venv
 	@scripts/make-venv requirements.lock
 	@touch $@
 
