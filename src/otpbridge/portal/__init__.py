@@ -1,0 +1,3 @@
+"""The reference portal: pages for people in a browser, a caller of the socket like any other."""
+
+from __future__ import annotations
