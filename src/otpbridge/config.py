@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import msgspec
 
 from otpbridge.errors import ConfigError
-from otpbridge.model import LOCAL, Algorithm, Backoff, Enforcement
+from otpbridge.model import LOCAL, Algorithm, Backoff, Enforcement, RelyingParty, UserVerification
 
 SYSTEM_CONFIG = Path("/etc/otpbridge/otpbridge.toml")
 SYSTEM_STATE = Path("/var/lib/otpbridge")
@@ -31,7 +31,7 @@ SYSTEM_RUN = Path("/run/otpbridge")
 CLIENT_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 DEFAULT_STACK = "default"
-DEFAULT_RULES = ("sufficient totp", "sufficient hotp", "sufficient yubiotp", "required recovery")
+DEFAULT_RULES = ("sufficient fido2", "sufficient totp", "sufficient hotp", "sufficient yubiotp", "required recovery")
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 
@@ -174,6 +174,17 @@ class PolicyChange(_Section, frozen=True):
         return msgspec.structs.replace(policy, **known)
 
 
+class Webauthn(_Section, frozen=True):
+    """For whom security keys sign (WebAuthn)."""
+
+    rp_id: str | None = None
+    """Host name that keys are bound to: that of the portal, or a domain that it is in."""
+    origins: tuple[str, ...] = ()
+    """Pages on which keys are used, as https://host or https://host:port; https:// and `rp_id` when left out."""
+    user_verification: UserVerification = UserVerification.DISCOURAGED
+    """Whether a key must ask who uses it (PIN, fingerprint); a touch is needed in any case."""
+
+
 class ClientEntry(PolicyChange, frozen=True):
     """A client (tenant), and what holds for its users."""
 
@@ -183,6 +194,7 @@ class ClientEntry(PolicyChange, frozen=True):
     digits: Digits | None = None
     tokens_per_user: Annotated[int, msgspec.Meta(ge=1, le=100)] | None = None
     password_length: Annotated[int, msgspec.Meta(ge=4, le=64)] | None = None
+    webauthn: Webauthn = Webauthn()
 
 
 class StackEntry(PolicyChange, frozen=True, kw_only=True):
@@ -248,6 +260,8 @@ class Config(_Section, frozen=True):
     enrolment: Enrolment = Enrolment()
     limits: Limits = Limits()
     policy: Policy = Policy()
+    webauthn: Webauthn = Webauthn()
+    """For Linux accounts, and what clients do not say for themselves."""
     callers: tuple[CallerEntry, ...] = ()
     clients: dict[str, ClientEntry] = {}
     stacks: dict[str, StackEntry] = {}
@@ -260,6 +274,19 @@ class Config(_Section, frozen=True):
         if entry is not None and entry.issuer:
             return entry.issuer
         return (self.enrolment.issuer or host) if client == LOCAL else client
+
+    def relying_party(self, client: str, host: str) -> RelyingParty | None:
+        """For whom the security keys of a client's users sign; None where nothing says so.
+
+        Linux accounts have `host`, this machine's name, without any configuration.
+        """
+        entry = self.clients.get(client)
+        said = self.webauthn if entry is None or entry.webauthn.rp_id is None else entry.webauthn
+        id_ = said.rp_id or (host if client == LOCAL else None)
+        if id_ is None:
+            return None
+        origins = said.origins or (f"https://{id_}",)
+        return RelyingParty(id_, self.issuer_of(client, host), origins, said.user_verification)
 
     def policy_of(self, client: str, stack: str | None = None) -> Policy:
         """What holds for the users of a client, at a stack: the stack's word before the client's before all."""
@@ -298,6 +325,7 @@ class Source:
             parsed: Config = _converted(raw, Config, ())
             _check_names(parsed)
             _check_networks(parsed)
+            _check_relying_parties(parsed)
         return parsed
 
     @contextmanager
@@ -384,6 +412,36 @@ def _check_networks(parsed: Config) -> None:
             except ValueError as error:
                 at = (*place, "trusted_networks", number)
                 raise ConfigError(f"{_said(at)}: {error}. Write 192.0.2.0/24 or 2001:db8::/32.", at) from None
+
+
+_HOST = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+_ORIGIN = re.compile(r"(https|http)://([a-z0-9.-]+)(:[1-9][0-9]{0,4})?")
+
+
+def _check_relying_parties(parsed: Config) -> None:
+    """Refuse what no browser would accept (WebAuthn §5.1.3, §13.4.9): a key would be of no use there."""
+    said: list[tuple[Place, Webauthn]] = [(("webauthn",), parsed.webauthn)]
+    said += [(("clients", key, "webauthn"), entry.webauthn) for key, entry in parsed.clients.items()]
+    for place, entry in said:
+        id_ = entry.rp_id
+        if id_ is None:
+            if entry != Webauthn():
+                raise ConfigError(
+                    f"[{_said(place)}]: `rp_id` is missing: the host name that keys are bound to.", place
+                )
+            continue
+        if not _HOST.fullmatch(id_):
+            at = (*place, "rp_id")
+            raise ConfigError(f"{_said(at)}: `{id_}` is not a host name in lower case, as in portal.example.org.", at)
+        for number, origin in enumerate(entry.origins):
+            at = (*place, "origins", number)
+            read = _ORIGIN.fullmatch(origin)
+            if read is None or (read[1] == "http" and read[2] != "localhost"):
+                raise ConfigError(
+                    f"{_said(at)}: `{origin}` is not of the form https://host or https://host:port.", at
+                )
+            if read[2] != id_ and not read[2].endswith(f".{id_}"):
+                raise ConfigError(f"{_said(at)}: {read[2]} is neither `{id_}` (rp_id) nor below it.", at)
 
 
 def _path(kind: type, value: Any) -> Any:

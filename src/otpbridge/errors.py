@@ -11,6 +11,7 @@
         KeyUnsafeError       the master key could be read or changed by others
         SealBrokenError      a sealed record does not open under this key and this identity
       EnrolError             an enrolment cannot be started or finished
+      WebauthnError          the answer of a security key does not hold
       DeviceError            a hardware key, or the way to it
         NoLibraryError       the libraries for hardware keys are not installed
         ReaderServiceError   pcscd does not run or does not answer
@@ -88,6 +89,10 @@ class SealBrokenError(VaultError):
 
 class EnrolError(OtpBridgeError):
     """An enrolment cannot be started or finished."""
+
+
+class WebauthnError(OtpBridgeError):
+    """The answer of a security key does not hold. Says which check failed, for the audit log."""
 
 
 class DeviceError(OtpBridgeError):

@@ -19,6 +19,8 @@ class Kind(enum.StrEnum):
     TOTP = "totp"
     HOTP = "hotp"
     YUBIOTP = "yubiotp"
+    FIDO2 = "fido2"
+    """A security key or passkey (WebAuthn)."""
     RECOVERY = "recovery"
     """A list of codes, each of which is spent once."""
     REGISTRATION = "registration"
@@ -26,7 +28,7 @@ class Kind(enum.StrEnum):
     PASSWORD = "password"  # noqa: S105 - a kind, not a password
 
 
-AUTHENTICATORS = frozenset({Kind.TOTP, Kind.HOTP, Kind.YUBIOTP})
+AUTHENTICATORS = frozenset({Kind.TOTP, Kind.HOTP, Kind.YUBIOTP, Kind.FIDO2})
 """What a user can be required to have as a second factor.
 
 Recovery and registration codes only stand in for one, and a password is the first factor.
@@ -205,10 +207,12 @@ class Context:
 
 
 class PromptStyle(enum.StrEnum):
-    """Whether the answer is shown while it is typed."""
+    """How the person answers: whether it is shown while it is typed, or with a security key."""
 
     HIDDEN = "hidden"
     VISIBLE = "visible"
+    WEBAUTHN = "webauthn"
+    """For a browser: the text is PublicKeyCredentialRequestOptionsJSON, the answer AuthenticationResponseJSON."""
 
 
 class NoticeStyle(enum.StrEnum):
@@ -221,6 +225,7 @@ class NoticeStyle(enum.StrEnum):
 
 CODE = "code"
 PASSWORD = "password"  # noqa: S105 - the name of an answer
+WEBAUTHN = "webauthn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +249,28 @@ class Notice:
 
     text: str
     style: NoticeStyle = NoticeStyle.INFO
+
+
+class UserVerification(enum.StrEnum):
+    """Whether a security key must see to it who uses it, by PIN or fingerprint (WebAuthn §5.8.6)."""
+
+    REQUIRED = "required"
+    PREFERRED = "preferred"
+    DISCOURAGED = "discouraged"
+
+
+@dataclass(frozen=True, slots=True)
+class RelyingParty:
+    """For whom a security key signs (WebAuthn §4).
+
+    `id` is a host name, `origins` are the pages (`https://host`, with a port where there is one) on which it may be
+    used: each of that host or below it.
+    """
+
+    id: str
+    name: str
+    origins: tuple[str, ...]
+    user_verification: UserVerification = UserVerification.DISCOURAGED
 
 
 class Outcome(NamedTuple):

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from otpbridge.daemon.decoys import Decoys
 from otpbridge.errors import OtpBridgeError
-from otpbridge.model import CODE, Context, Kind, Notice, Prompt, Secret, Token, Verdict
+from otpbridge.model import (
+    CODE,
+    WEBAUTHN,
+    Context,
+    Kind,
+    Notice,
+    Prompt,
+    PromptStyle,
+    RelyingParty,
+    Secret,
+    Token,
+    Verdict,
+)
 from otpbridge.store.settle import Ruling, Spend, Strike
 from otpbridge.store.store import Candidate, Store
 from otpbridge.store.tokens import StoredToken
@@ -51,6 +64,20 @@ class Question:
         return (yield self)
 
 
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """How security keys can be asked in an attempt, and for whom they sign.
+
+    `browser`: the caller has them asked in a browser. `here`: asks those that are plugged in here, where the login is
+    here too.
+    """
+
+    party: RelyingParty | None
+    random: Callable[[int], bytes]
+    browser: bool = False
+    here: Callable[[StoreAttempt, str], Awaitable[str]] | None = None
+
+
 class StoreAttempt:
     """The attempt of one user on the tokens of one store (see verify.api.Attempt and verify.stack.StackAttempt)."""
 
@@ -63,6 +90,7 @@ class StoreAttempt:
         "_told",
         "afterwards",
         "blocked",
+        "browser",
         "candidate",
         "client",
         "context",
@@ -72,6 +100,7 @@ class StoreAttempt:
         "failed",
         "first_factor",
         "judged",
+        "keys",
         "left_out",
         "may_decline",
         "mode",
@@ -102,6 +131,7 @@ class StoreAttempt:
         mode: Mode,
         may_decline: bool,
         questions: int,
+        keys: Keys,
     ) -> None:
         self._store = store
         self._decoys = decoys
@@ -119,6 +149,7 @@ class StoreAttempt:
         self.mode = mode
         self.may_decline = may_decline
         self.questions_left = questions
+        self.keys = keys
         self.first_factor = False
         self.blocked = False
         self.failed: list[str] = []
@@ -163,8 +194,7 @@ class StoreAttempt:
 
     def tokens(self, kind: Kind) -> Sequence[Token]:
         """See verify.api. Who has no such token costs the same work as who has one, and so does who is locked."""
-        user = self.candidate.user
-        if user is not None and user.locked_at is not None:
+        if self._locked and kind is not Kind.FIDO2:
             # A right answer must not even take another way through the stack than a wrong one.
             return [self._decoys.of(kind).token]
         found = [
@@ -188,7 +218,7 @@ class StoreAttempt:
                 # Each further answer is a guess of its own.
                 await self.reserve_now()
             text = self._responses.pop(0) if self._responses else await self._question(prompt)
-            if self.splitter is not None:
+            if self.splitter is not None and prompt.answer != WEBAUTHN:
                 text = await self._apart(text, prompt.answer)
             self._answers[prompt.answer] = text
         if not text.strip():
@@ -213,7 +243,7 @@ class StoreAttempt:
     async def advance(self, token: Token, moving_factor: int, drift: int = 0) -> bool:
         """See verify.api."""
         stored = self._stored(token)
-        if not stored.seq:
+        if not stored.seq or self._locked:
             return False
         if moving_factor < stored.token.moving_factor or self._is_spent(token):
             self.reason = "code already used"
@@ -233,6 +263,38 @@ class StoreAttempt:
         self.spends.append((token, Strike(stored.seq, bit)))
         return True
 
+    async def present(self, token: Token) -> bool:
+        """See verify.api. It is struck out of nothing: the statement sees to it that the token is active still."""
+        stored = self._stored(token)
+        if not stored.seq or self._locked or self._is_spent(token):
+            return False
+        self.spends.append((token, Strike(stored.seq, 0)))
+        return True
+
+    def note(self, reason: str) -> None:
+        """See verify.api."""
+        self.reason = reason
+
+    def random(self, length: int) -> bytes:
+        """See verify.api."""
+        return self.keys.random(length)
+
+    @property
+    def relying_party(self) -> RelyingParty | None:
+        """See verify.api."""
+        return self.keys.party
+
+    @property
+    def reaches_keys(self) -> bool:
+        """See verify.api."""
+        return self.keys.browser or self.keys.here is not None
+
+    async def assertion(self, options: str) -> str:
+        """See verify.api. Who is asked and has no key at hand leaves the answer empty: then others may be asked."""
+        if self.keys.browser:
+            return await self.ask(Prompt(options, PromptStyle.WEBAUTHN, WEBAUTHN), again=True)
+        return "" if self.keys.here is None else await self.keys.here(self, options)
+
     async def enrol(self, *, trust_caller: bool = False) -> Enrolment | None:
         """See verify.api."""
         if self.mode is not Mode.ENROL or self.enrolment is None or not (trust_caller or self.first_factor):
@@ -250,7 +312,7 @@ class StoreAttempt:
         """See verify.stack. Only who need not show a code may leave one out."""
         if self._declined is None:
             return None
-        if self.may_decline and self._declined == CODE:
+        if self.may_decline and self._declined in {CODE, WEBAUTHN}:
             self.left_out = True
             return Verdict.IGNORE
         self.reason = "empty answer"
@@ -275,9 +337,14 @@ class StoreAttempt:
             mode=Mode.ASK,
             may_decline=False,
             questions=0,
+            keys=self.keys,
         )
         copy.answered(CODE, code)
         return copy
+
+    @property
+    def _locked(self) -> bool:
+        return self.candidate.user is not None and self.candidate.user.locked_at is not None
 
     def _count(self, notice: Notice) -> None:
         self._told += len(notice.text) + _NOTICE

@@ -47,5 +47,5 @@ class Decoys:
                 return recovery.registration_code(random)[1].pack()
             case Kind.PASSWORD:
                 return hash_password(random(16).hex(), random)
-            case Kind.TOTP | Kind.HOTP:
+            case Kind.TOTP | Kind.HOTP | Kind.FIDO2:
                 return Secret(random(20))

@@ -66,7 +66,7 @@ class EnrollCounter(Counter):
         client, user = client_of(asked.client), user_of(asked.user)
         authority = await self.demand(call, client, user, Right.ENROL)
         check_text(user, "user name")
-        self._demand_proof(call, authority, client, user)
+        self.demand_proof(call, authority, client, user)
         desk = self.desk
         held = desk.config.policy_of(client)
         parameters = _parameters(asked, held)
@@ -92,19 +92,7 @@ class EnrollCounter(Counter):
         sealed = desk.store.vault.seal(new.sealed, token_identity(token))
         fingerprint = desk.store.fingerprint(new.seed)
 
-        def work(transaction: Transaction) -> None:
-            labels = tokens.authenticators(transaction.connection, client, user)
-            if token.label not in labels and len(labels) >= held.tokens_per_user:
-                raise EnrolError(f"{user} has {len(labels)} authenticators, as many as allowed; remove one first")
-            if users.ensure(transaction, client, user):
-                transaction.audit(event(call, "user added", client=client, user=user))
-            for older in tokens.add(transaction, token, sealed, fingerprint):
-                discarded = "a newer enrolment was started"
-                transaction.audit(token_event(call, "token discarded", token, older, discarded))
-            detail: dict[str, str | int | bool] = {"kind": token.kind, "label": token.label}
-            transaction.audit(event(call, "token started", client=client, user=user, token=token.id, detail=detail))
-
-        await desk.change(work)
+        await desk.change(starting(call, token, sealed, fingerprint, held))
         return StartReply(
             token=token.id,
             user=user,
@@ -121,15 +109,14 @@ class EnrollCounter(Counter):
 
     async def confirm(self, call: Call, asked: Confirm) -> ConfirmReply:
         """Prove a pending token with a code, which is spent."""
-        stored = await self._own(call, asked.token)
+        stored = await self.own(call, asked.token)
         token = stored.token
         desk = self.desk
         now = desk.clock()
         serials = _serials(asked.serials or ())
-        if token.state is not State.PENDING:
-            raise WrongStateError(token.id, token.state)
-        if token.expires_at is not None and token.expires_at <= now:
-            raise NoSuchTokenError(token.id)
+        check_pending(token, now)
+        if token.kind is Kind.FIDO2:
+            raise EnrolError("a security key does not show codes: its registration ends with FinishFido2")
         seed = desk.store.seed(stored)
         found = shown_factor(desk.config.window, token, seed, asked.code, now)
         await self.count(call, token, "token confirmation", passed=found is not None)
@@ -139,11 +126,7 @@ class EnrollCounter(Counter):
 
         def work(transaction: Transaction) -> list[str]:
             replaced = tokens.confirm(transaction, token.id, spent, drift, serials)
-            detail = {"serials": " ".join(serials)} if serials else None
-            whose = {"client": token.client, "user": token.user, "token": token.id}
-            transaction.audit(event(call, "token confirmed", **whose, detail=detail))
-            for older in replaced:
-                transaction.audit(token_event(call, "token revoked", token, older, f"replaced by {token.id}"))
+            confirmed(call, transaction, token, replaced, serials)
             return replaced
 
         replaced = await desk.change(work)
@@ -151,7 +134,7 @@ class EnrollCounter(Counter):
 
     async def discard(self, call: Call, asked: Discard) -> Empty:
         """Drop a pending token."""
-        token = (await self._own(call, asked.token)).token
+        token = (await self.own(call, asked.token)).token
 
         def work(transaction: Transaction) -> None:
             tokens.discard(transaction, token.id)
@@ -164,7 +147,7 @@ class EnrollCounter(Counter):
         """Make a list of recovery codes; the only reply that holds them."""
         client, user = client_of(asked.client), user_of(asked.user)
         authority = await self.demand(call, client, user, Right.ENROL)
-        self._demand_proof(call, authority, client, user)
+        self.demand_proof(call, authority, client, user)
         desk = self.desk
         codes, record = recovery.recovery_codes(desk.random)
         token = active_token(desk, Kind.RECOVERY, client, user)
@@ -214,10 +197,10 @@ class EnrollCounter(Counter):
 
     async def remove(self, call: Call, asked: Remove) -> Empty:
         """Revoke a token of one's own, or of a user of the caller."""
-        stored = await self._own(call, asked.token)
+        stored = await self.own(call, asked.token)
         token = stored.token
         authority = await self.demand(call, token.client, token.user, Right.ENROL)
-        self._demand_proof(call, authority, token.client, token.user)
+        self.demand_proof(call, authority, token.client, token.user)
         await self.desk.change(revoking(call, token, keep_one=self.desk.config.policy_of(token.client)))
         return Empty()
 
@@ -226,11 +209,11 @@ class EnrollCounter(Counter):
         client, user = client_of(asked.client), user_of(asked.user)
         authority = await self.demand(call, client, user, Right.ENROL)
         if asked.enforcement is Enforcement.OPTIONAL:
-            self._demand_proof(call, authority, client, user)
+            self.demand_proof(call, authority, client, user)
         await self.desk.change(enforcing(call, client, user, asked.enforcement))
         return Empty()
 
-    async def _own(self, call: Call, token_id: str) -> StoredToken:
+    async def own(self, call: Call, token_id: str) -> StoredToken:
         """A token that the caller may act on; to all others it does not exist."""
         stored = self.desk.store.read(lambda connection: tokens.find(connection, token_id))
         token = stored.token
@@ -239,13 +222,53 @@ class EnrollCounter(Counter):
             raise NoSuchTokenError(token_id)
         return stored
 
-    def _demand_proof(self, call: Call, authority: Authority, client: str, user: str) -> None:
+    def demand_proof(self, call: Call, authority: Authority, client: str, user: str) -> None:
         """A user who acts for themselves and has a token must have shown it: a stolen session is not the user."""
         if authority is not Authority.SELF:
             return
         candidate = self.desk.store.candidate(client, user)
         if candidate.has_authenticator and not proven(call, user, self.desk.clock(), PROOF_SECONDS):
             raise VarlinkError(f"{ENROLL}.ProofNeeded")
+
+
+def check_pending(token: Token, now: float) -> None:
+    """Raise WrongStateError, or NoSuchTokenError where its time is up, unless a token waits to be proven."""
+    if token.state is not State.PENDING:
+        raise WrongStateError(token.id, token.state)
+    if token.expires_at is not None and token.expires_at <= now:
+        raise NoSuchTokenError(token.id)
+
+
+def starting(
+    call: Call, token: Token, sealed: bytes, fingerprint: bytes | None, held: Policy
+) -> Callable[[Transaction], None]:
+    """The change that adds a pending token, with its user where there is none yet."""
+    client, user = token.client, token.user
+
+    def work(transaction: Transaction) -> None:
+        labels = tokens.authenticators(transaction.connection, client, user)
+        if token.label not in labels and len(labels) >= held.tokens_per_user:
+            raise EnrolError(f"{user} has {len(labels)} authenticators, as many as allowed; remove one first")
+        if users.ensure(transaction, client, user):
+            transaction.audit(event(call, "user added", client=client, user=user))
+        for older in tokens.add(transaction, token, sealed, fingerprint):
+            discarded = "a newer enrolment was started"
+            transaction.audit(token_event(call, "token discarded", token, older, discarded))
+        detail: dict[str, str | int | bool] = {"kind": token.kind, "label": token.label}
+        transaction.audit(event(call, "token started", client=client, user=user, token=token.id, detail=detail))
+
+    return work
+
+
+def confirmed(
+    call: Call, transaction: Transaction, token: Token, replaced: Sequence[str], serials: Sequence[str] = ()
+) -> None:
+    """Write down that a token was proven, and which ones it took over from."""
+    detail: dict[str, str | int | bool] | None = {"serials": " ".join(serials)} if serials else None
+    whose = {"client": token.client, "user": token.user, "token": token.id}
+    transaction.audit(event(call, "token confirmed", **whose, detail=detail))
+    for older in replaced:
+        transaction.audit(token_event(call, "token revoked", token, older, f"replaced by {token.id}"))
 
 
 def active_token(desk: Desk, kind: Kind, client: str, user: str, expires_at: int | None = None) -> Token:
@@ -318,7 +341,7 @@ def _new_secret(desk: Desk, kind: Kind, parameters: OtpParameters) -> _New:
         key = yubiotp.YubiKey(b"\xff" + random(5), Secret(random(6)), Secret(random(16)))
         public_id = yubiotp.modhex(key.public_id)
         return _New(key.aes_key, key.pack(), public_id, public_id, key.private_id.reveal().hex())
-    raise EnrolError(f"a token of kind {kind} cannot be started; it is made in one call")
+    raise EnrolError(f"a token of kind {kind} is not made with Start; there is a call of its own for it")
 
 
 def _parameters(asked: Start, held: Policy) -> OtpParameters:

@@ -21,6 +21,7 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
     "totp": (Kind.TOTP,),
     "hotp": (Kind.HOTP,),
     "yubiotp": (Kind.YUBIOTP,),
+    "fido2": (Kind.FIDO2,),
     "recovery": (Kind.RECOVERY, Kind.REGISTRATION),
     "password": (Kind.PASSWORD,),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 from otpbridge.config import AccountRule, Config, Policy
 from otpbridge.daemon import accounts, policy
-from otpbridge.daemon.attempt import Question, Run, StoreAttempt
+from otpbridge.daemon.attempt import Keys, Question, Run, StoreAttempt
 from otpbridge.daemon.decoys import Decoys
 from otpbridge.daemon.login_enrolment import LoginEnrolment
 from otpbridge.daemon.onefield import take_apart
@@ -57,6 +58,8 @@ class Subject:
     """The stack that was asked for; None where the service chooses it."""
     combined: bool = False
     """Whether the first answer is password and code in one."""
+    browser: bool = False
+    """Whether the caller can have a security key asked in a browser."""
 
     @property
     def believed(self) -> bool:
@@ -110,7 +113,7 @@ class Conversation:
         """Why no second factor was needed; None where one was."""
         if self.case.standing.mode is Mode.WAIVED:
             return self.case.standing.reason
-        return "optional, empty answer" if self.attempt.left_out else None
+        return "optional, empty answer" if self.attempt.left_out and not self.attempt.spends else None
 
 
 class Judge:
@@ -134,6 +137,7 @@ class Judge:
         self._host = host
         self._decoys = Decoys(store.vault, random)
         self._policies: dict[tuple[str | None, str], tuple[Policy, Backoff]] = {}
+        self._relying_party = functools.lru_cache(maxsize=1024)(partial(config.relying_party, host=host))
 
     async def check(self, subject: Subject, responses: Sequence[str]) -> Outcome:
         """Judge an attempt whose responses are all given. Raises UnknownStackError."""
@@ -222,6 +226,7 @@ class Judge:
             mode=case.standing.mode,
             may_decline=case.standing.may_decline,
             questions=self._config.limits.questions,
+            keys=Keys(self._relying_party(subject.client), self._random, browser=subject.browser),
         )
         conversation = Conversation(subject, case, attempt, Run(case.stack.evaluate(attempt)), now)
         attempt.reserve = partial(self._reserve, subject, case)

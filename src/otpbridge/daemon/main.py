@@ -27,7 +27,7 @@ from otpbridge.daemon.answers import guarded, said
 from otpbridge.daemon.audit_handlers import AuditDesk
 from otpbridge.daemon.backup_handlers import BackupDesk
 from otpbridge.daemon.desk import Desk
-from otpbridge.daemon.enroll_handlers import EnrollCounter
+from otpbridge.daemon.fido2_handlers import Fido2Counter
 from otpbridge.daemon.followers import Board
 from otpbridge.daemon.import_handlers import ImportDesk
 from otpbridge.daemon.judge import Judge
@@ -171,7 +171,7 @@ class Daemon:
     def _service(self, name: str) -> Service:
         admin = name == "admin"
         desk = self._desk
-        verify, enroll = VerifyCounter(desk, admin=admin), EnrollCounter(desk, admin=admin)
+        verify, enroll = VerifyCounter(desk, admin=admin), Fido2Counter(desk, admin=admin)
         handlers: dict[type[messages.Request[Any]], Callable[..., Awaitable[Any]]] = {
             messages.Check: verify.check,
             messages.Begin: verify.begin,
@@ -180,6 +180,8 @@ class Daemon:
             messages.Account: verify.account,
             messages.Start: enroll.start,
             messages.Confirm: enroll.confirm,
+            messages.StartFido2: enroll.start_fido2,
+            messages.FinishFido2: enroll.finish_fido2,
             messages.Discard: enroll.discard,
             messages.NewRecoveryCodes: enroll.new_recovery_codes,
             messages.SetPassword: enroll.set_password,

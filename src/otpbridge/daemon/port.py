@@ -7,13 +7,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 from otpbridge.daemon.attempt import StoreAttempt
-from otpbridge.model import Context, Kind, Notice, NoticeStyle, Prompt, PromptStyle, Secret, Token
+from otpbridge.model import Context, Kind, Notice, NoticeStyle, Prompt, PromptStyle, RelyingParty, Secret, Token
 from otpbridge.verify.api import Enrolment
 
 T = TypeVar("T")
 
 _LONGEST_PROMPT = 512
 _LONGEST_NOTICE = 4096
+_LONGEST_OPTIONS = 32 * 1024
 _LARGEST = 2**62
 _PLACES = 63
 _UNFIT = frozenset({"Cc", "Cs"})
@@ -101,6 +102,35 @@ class Port:
         """See verify.api."""
         _check_number("place", place, 0, _PLACES)
         return await self._errands.send(lambda: self._attempt.strike(token, place))
+
+    async def present(self, token: Token) -> bool:
+        """See verify.api."""
+        return await self._errands.send(lambda: self._attempt.present(token))
+
+    def note(self, reason: str) -> None:
+        """See verify.api."""
+        _check_text("a reason", reason, _LONGEST_PROMPT)
+        self._errands.do(lambda: self._attempt.note(reason))
+
+    def random(self, length: int) -> bytes:
+        """See verify.api."""
+        _check_number("length", length, 1, _LONGEST_PROMPT)
+        return self._attempt.random(length)
+
+    @property
+    def relying_party(self) -> RelyingParty | None:
+        """See verify.api."""
+        return self._attempt.relying_party
+
+    @property
+    def reaches_keys(self) -> bool:
+        """See verify.api."""
+        return self._attempt.reaches_keys
+
+    async def assertion(self, options: str) -> str:
+        """See verify.api."""
+        _check_text("what a security key is asked", options, _LONGEST_OPTIONS)
+        return await self._errands.send(lambda: self._attempt.assertion(options), waits=True)
 
     async def enrol(self, *, trust_caller: bool = False) -> Enrolment | None:
         """See verify.api. Only otpbridge's own verifier enrols."""

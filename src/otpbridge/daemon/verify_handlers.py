@@ -137,6 +137,7 @@ class VerifyCounter(Counter):
             nullok=believed and bool(asked.nullok),
             stack=asked.stack,
             combined=combined,
+            browser=isinstance(asked, Begin) and bool(asked.webauthn),
         )
 
     def _abandon_all(self, conversations: dict[str, Conversation]) -> None:

@@ -6,9 +6,23 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, ScalarSelect, Select, and_, delete, exists, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    ScalarSelect,
+    Select,
+    and_,
+    delete,
+    exists,
+    insert,
+    or_,
+    select,
+    true,
+    update,
+)
 
-from otpbridge.errors import ConflictError, NotFoundError
+from otpbridge.errors import ConflictError, EnrolError, NotFoundError
 from otpbridge.model import AUTHENTICATORS, Algorithm, Kind, OtpParameters, State, Token
 from otpbridge.store import tables
 from otpbridge.store.writer import Transaction
@@ -80,7 +94,7 @@ def columns(token: Token) -> dict[str, Any]:
     }
 
 
-def add(transaction: Transaction, token: Token, sealed: bytes, fingerprint: bytes) -> list[str]:
+def add(transaction: Transaction, token: Token, sealed: bytes, fingerprint: bytes | None) -> list[str]:
     """Add a pending token of a user who is there. Pending ones of the same kind go; returns their ids."""
     table = tables.token
     owner = _owner(token)
@@ -189,25 +203,33 @@ def confirm(
     are those of the hardware keys that hold it. Returns the ids of the revoked ones. Raises NoSuchTokenError or
     WrongStateError.
     """
+    values = {"moving_factor": spent + 1, "drift": drift, "serials": " ".join(serials) or None}
+    return _activate(transaction, token_id, values, tables.token.c.moving_factor <= spent)
+
+
+def complete(
+    transaction: Transaction, token_id: str, sealed: bytes, fingerprint: bytes, moving_factor: int
+) -> list[str]:
+    """Make a pending security key active, what is sealed with it now complete; as `confirm`.
+
+    Raises EnrolError where it is a token already.
+    """
+    table = tables.token
+    if transaction.connection.execute(select(table.c.seq).where(table.c.fingerprint == fingerprint)).first():
+        raise EnrolError("this security key is registered already")
+    values = {"moving_factor": moving_factor, "sealed": sealed, "fingerprint": fingerprint}
+    return _activate(transaction, token_id, values, true())
+
+
+def _activate(
+    transaction: Transaction, token_id: str, values: dict[str, Any], condition: ColumnElement[bool]
+) -> list[str]:
     table = tables.token
     now = transaction.now // 1000
     changed = transaction.connection.execute(
         update(table)
-        .values(
-            state=State.ACTIVE,
-            moving_factor=spent + 1,
-            drift=drift,
-            confirmed_at=now,
-            last_used_at=now,
-            expires_at=None,
-            serials=" ".join(serials) or None,
-        )
-        .where(
-            table.c.id == token_id,
-            table.c.state == State.PENDING,
-            table.c.expires_at > now,
-            table.c.moving_factor <= spent,
-        )
+        .values(state=State.ACTIVE, confirmed_at=now, last_used_at=now, expires_at=None, **values)
+        .where(table.c.id == token_id, table.c.state == State.PENDING, table.c.expires_at > now, condition)
         .returning(table.c.user_id, table.c.kind, table.c.label)
     ).one_or_none()
     if changed is None:

@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from otpbridge.model import Context, Kind, Notice, Prompt, Secret, Token, Verdict
+from otpbridge.model import Context, Kind, Notice, Prompt, RelyingParty, Secret, Token, Verdict
 
 GROUP = "otpbridge.verifiers"
 """The entry-point group in which verifiers are found."""
@@ -90,6 +90,32 @@ class Attempt(Protocol):
 
     async def strike(self, token: Token, place: int) -> bool:
         """Spend one code of a list (`place` from 0 to 62), as `advance` spends a moving factor."""
+
+    async def present(self, token: Token) -> bool:
+        """Use a token that has nothing to spend: what proved it is bound to a challenge of this attempt alone.
+
+        Says whether it may be used. As with `advance`, it is settled together with the verdict.
+        """
+
+    def note(self, reason: str) -> None:
+        """What the audit log says of the attempt, should it be refused. Holds nothing of what was answered."""
+
+    def random(self, length: int) -> bytes:
+        """So many random bytes, for a challenge."""
+
+    @property
+    def relying_party(self) -> RelyingParty | None:
+        """For whom the security keys of the user's client sign; None where the configuration does not say."""
+
+    @property
+    def reaches_keys(self) -> bool:
+        """Whether a security key can be asked: in a browser, or one that is plugged in here for a login here."""
+
+    async def assertion(self, options: str) -> str:
+        """The answer of a security key (AuthenticationResponseJSON) to PublicKeyCredentialRequestOptionsJSON.
+
+        Each question is asked anew. Empty where no key has answered.
+        """
 
     async def enrol(self, *, trust_caller: bool = False) -> Enrolment | None:
         """Begin an enrolment, where the user must have an authenticator and has none; None for all others.

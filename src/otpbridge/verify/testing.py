@@ -11,18 +11,31 @@ not handed out, a user without a token of a kind has a decoy, and what was spent
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from otpbridge.errors import OtpBridgeError
-from otpbridge.model import LOCAL, Context, Kind, Notice, OtpParameters, Prompt, Secret, State, Token, Verdict
+from otpbridge.model import (
+    LOCAL,
+    Context,
+    Kind,
+    Notice,
+    OtpParameters,
+    Prompt,
+    RelyingParty,
+    Secret,
+    State,
+    Token,
+    Verdict,
+)
 from otpbridge.verify.api import Attempt, Enrolment, Verifier
 
 _DECOYS = {
     Kind.TOTP: bytes(20),
     Kind.HOTP: bytes(20),
     Kind.YUBIOTP: bytes(28),
+    Kind.FIDO2: bytes(20),
     Kind.RECOVERY: bytes(32 + 10 * 16),
     Kind.REGISTRATION: bytes(32 + 16),
     Kind.PASSWORD: b"$argon2id$v=19$m=47104,t=1,p=1$" + b"A" * 22 + b"$" + b"A" * 43,
@@ -59,7 +72,12 @@ class ScriptedAttempt:
     user: str = "alice"
     client: str = LOCAL
     context: Context = field(default_factory=Context)
+    relying_party: RelyingParty | None = None
+    security_key: Callable[[str], str] | None = None
+    """Answers what security keys are asked; None where none can be."""
 
+    reason: str = ""
+    """What the verifier has noted for the audit log."""
     asked: list[str] = field(default_factory=list)
     told: list[Notice] = field(default_factory=list)
     told_on_success: list[Notice] = field(default_factory=list)
@@ -122,6 +140,31 @@ class ScriptedAttempt:
             return False
         self.spends[token.id] = place
         return True
+
+    async def present(self, token: Token) -> bool:
+        """See Attempt."""
+        self._check(token)
+        if not token.id or token.id in self.spends:
+            return False
+        self.spends[token.id] = token.moving_factor
+        return True
+
+    def note(self, reason: str) -> None:
+        """See Attempt."""
+        self.reason = reason
+
+    def random(self, length: int) -> bytes:
+        """See Attempt: bytes that are known beforehand."""
+        return bytes(place % 256 for place in range(length))
+
+    @property
+    def reaches_keys(self) -> bool:
+        """See Attempt."""
+        return self.security_key is not None
+
+    async def assertion(self, options: str) -> str:
+        """See Attempt."""
+        return "" if self.security_key is None else self.security_key(options)
 
     async def enrol(self, *, trust_caller: bool = False) -> Enrolment | None:
         """See Attempt: nothing to enrol."""

@@ -110,6 +110,7 @@ class Begin(Request[StepReply]):
     context: ContextFields | None = None
     combined: bool | None = None
     nullok: bool | None = None
+    webauthn: bool | None = None
 
 
 class Continue(Request[StepReply]):
@@ -203,6 +204,37 @@ class Confirm(Request[ConfirmReply]):
     token: str
     code: str
     serials: tuple[str, ...] | None = None
+
+
+class StartFido2Reply(Message):
+    token: str
+    user: str
+    client: str
+    label: str
+    options: str
+    origin: str
+    expires_in: int
+
+
+class StartFido2(Request[StartFido2Reply]):
+    METHOD = f"{ENROLL}.StartFido2"
+    REPLY = StartFido2Reply
+    user: str
+    client: str | None = None
+    label: str | None = None
+
+
+class FinishFido2Reply(Message):
+    confirmed: bool
+    replaced: tuple[str, ...]
+    hint: str | None = None
+
+
+class FinishFido2(Request[FinishFido2Reply]):
+    METHOD = f"{ENROLL}.FinishFido2"
+    REPLY = FinishFido2Reply
+    token: str
+    credential: str
 
 
 class Discard(Request[Empty]):
