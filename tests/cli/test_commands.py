@@ -46,6 +46,7 @@ from otpbridge.wire.messages import (
     RotateKey,
     RotateKeyReply,
     SetEnforcement,
+    ShowToken,
     ShowUser,
     ShowUserReply,
     Status,
@@ -143,6 +144,18 @@ def test_lists_show_every_page_under_one_heading(daemon, otpbridge):
     assert [line.split()[0] for line in otpbridge("token", "list").out.splitlines()] == ["TOKEN", "a", "b"]
     assert [each["id"] for each in otpbridge("--json", "token", "list", "alice", "--all").json] == ["a", "b"]
     assert asked(daemon)[-1] == (ListTokens, {"user": "alice", "all": True})
+
+
+def test_a_token_names_the_keys_that_hold_it(daemon, otpbridge):
+    """Their serial numbers are printed on them: whoever has a key in the hand finds its token, also with --json."""
+    held = token(serials=("12345678", "23456789"))
+    daemon.answers[ShowToken] = TokenReply(token=held)
+    (line,) = [line for line in otpbridge("token", "show", "t1").out.splitlines() if line.startswith("On keys")]
+    assert line.split("  ")[-1].strip() == "12345678, 23456789"
+    assert otpbridge("--json", "token", "show", "t1").json["serials"] == ["12345678", "23456789"]
+    daemon.answers[ListTokens] = [TokenListReply(tokens=(held, token()))]
+    listed = otpbridge("--json", "token", "list").json
+    assert [each["serials"] for each in listed] == [["12345678", "23456789"], None]
 
 
 def map_user(names):

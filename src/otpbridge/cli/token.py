@@ -75,6 +75,7 @@ def _show(fields: TokenFields) -> None:
             ("Settings", settings_of(fields)),
             ("Label", fields.label),
             ("Issuer", fields.issuer),
+            ("On keys", ", ".join(fields.serials or ()) or "-"),
             ("Drift", f"{fields.drift} steps"),
             ("Enrolled", show.moment(fields.created_at)),
             ("Expires", show.moment(fields.expires_at)),
