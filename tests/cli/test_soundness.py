@@ -104,11 +104,11 @@ def test_every_stack_is_shown_with_what_it_includes(check):
     lines = said.out.splitlines()
     assert any(re.match(r" +1  requisite password +first$", line) for line in lines)
     assert any(re.match(r" +2  \[success=done .*\] enrol +enrols$", line) for line in lines)
-    assert any(re.match(r" +3    sufficient totp +second +default, rule 1$", line) for line in lines)
+    assert any(re.match(r" +3    sufficient fido2 +second +default, rule 1$", line) for line in lines)
     assert max(map(len, lines[1:])) <= 80
     assert "Nothing to warn of." in said.out
     rules = {each["name"]: each["rules"] for each in check("substack default").json["stacks"]}
-    assert [(rule["stack"], rule["level"]) for rule in rules["x"]] == [("default", 1)] * 4
+    assert [(rule["stack"], rule["level"]) for rule in rules["x"]] == [("default", 1)] * 5
 
 
 def test_a_stack_too_long_to_be_checked_is_named(check):

@@ -78,7 +78,7 @@ def word(**given):
 def test_all_of_ours_are_there_and_load():
     """Every verifier that the documentation names."""
     found = installed()
-    ours = {"totp", "hotp", "yubiotp", "recovery", "password", "pam", "enrol", "permit", "deny"}
+    ours = {"totp", "hotp", "yubiotp", "fido2", "recovery", "password", "pam", "enrol", "permit", "deny"}
     assert {name for name, each in found.items() if each.own} == ours
     for each in found.values():
         assert each.load() is each.load()

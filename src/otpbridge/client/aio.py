@@ -31,10 +31,14 @@ from otpbridge.wire.messages import (
     Confirm,
     ConfirmReply,
     Discard,
+    FinishFido2,
+    FinishFido2Reply,
     R,
     Remove,
     Request,
     Start,
+    StartFido2,
+    StartFido2Reply,
     StartReply,
     StepReply,
     Tokens,
@@ -201,10 +205,11 @@ class AsyncClient:
         stack: str | None = None,
         context: Context | None = None,
         nullok: bool = False,
+        webauthn: bool = False,
         on_notice: OnNotice | None = None,
     ) -> AsyncConversation:
         """Start a conversation, to be used with `async with`. See `Client.begin`."""
-        request = requests.begin(user, client, stack, context, nullok=nullok)
+        request = requests.begin(user, client, stack, context, nullok=nullok, webauthn=webauthn)
         exchange = Exchange(request, more=on_notice is not None)
         line = await self._send(exchange)
         talk = AsyncConversation(line, self._timeout, self._keep, on_notice)
@@ -242,6 +247,14 @@ class AsyncClient:
     async def confirm(self, token: str, code: str) -> ConfirmReply:
         """Prove a pending token with the code it shows. When `confirmed` is false, `fault` and `hint` say why."""
         return await self.call(Confirm(token=token, code=code))
+
+    async def start_fido2(self, user: str, *, client: str | None = None, label: str | None = None) -> StartFido2Reply:
+        """Begin to register a security key: `options` is for navigator.credentials.create in the browser."""
+        return await self.call(StartFido2(user=user, client=client, label=label))
+
+    async def finish_fido2(self, token: str, credential: str) -> FinishFido2Reply:
+        """Prove a pending security key with what the browser gave, in JSON. Each registration is judged once."""
+        return await self.call(FinishFido2(token=token, credential=credential))
 
     async def discard(self, token: str) -> None:
         """Drop a pending token."""

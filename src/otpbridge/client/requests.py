@@ -33,6 +33,15 @@ def check(
     )
 
 
-def begin(user: str, client: str | None, stack: str | None, context: Context | None, *, nullok: bool) -> Begin:
+def begin(
+    user: str, client: str | None, stack: str | None, context: Context | None, *, nullok: bool, webauthn: bool
+) -> Begin:
     """The start of a conversation."""
-    return Begin(user=user, client=client, stack=stack, context=context_fields(context), nullok=nullok or None)
+    return Begin(
+        user=user,
+        client=client,
+        stack=stack,
+        context=context_fields(context),
+        nullok=nullok or None,
+        webauthn=webauthn or None,
+    )

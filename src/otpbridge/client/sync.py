@@ -19,10 +19,14 @@ from otpbridge.wire.messages import (
     Confirm,
     ConfirmReply,
     Discard,
+    FinishFido2,
+    FinishFido2Reply,
     R,
     Remove,
     Request,
     Start,
+    StartFido2,
+    StartFido2Reply,
     StartReply,
     StepReply,
     Tokens,
@@ -126,15 +130,19 @@ class Client:
         stack: str | None = None,
         context: Context | None = None,
         nullok: bool = False,
+        webauthn: bool = False,
         on_notice: OnNotice | None = None,
     ) -> Conversation:
         """Start a conversation: the daemon says what to ask the person. `on_notice` gets each notice at once.
+
+        With `webauthn`, users who have a security key are asked for it by a prompt of that style: its text is for
+        navigator.credentials.get in the browser, the answer what that gives, in JSON; empty: go on without.
 
         with otp.begin("alice") as talk:
             while talk.verdict is None:
                 talk.answer(*[getpass(prompt.text) for prompt in talk.prompts])
         """
-        request = requests.begin(user, client, stack, context, nullok=nullok)
+        request = requests.begin(user, client, stack, context, nullok=nullok, webauthn=webauthn)
         exchange = Exchange(request, more=on_notice is not None)
         line = self._send(exchange)
         talk = Conversation(line, self._timeout, self._keep, on_notice)
@@ -172,6 +180,14 @@ class Client:
     def confirm(self, token: str, code: str) -> ConfirmReply:
         """Prove a pending token with the code it shows. When `confirmed` is false, `fault` and `hint` say why."""
         return self.call(Confirm(token=token, code=code))
+
+    def start_fido2(self, user: str, *, client: str | None = None, label: str | None = None) -> StartFido2Reply:
+        """Begin to register a security key: `options` is for navigator.credentials.create in the browser."""
+        return self.call(StartFido2(user=user, client=client, label=label))
+
+    def finish_fido2(self, token: str, credential: str) -> FinishFido2Reply:
+        """Prove a pending security key with what the browser gave, in JSON. Each registration is judged once."""
+        return self.call(FinishFido2(token=token, credential=credential))
 
     def discard(self, token: str) -> None:
         """Drop a pending token."""
