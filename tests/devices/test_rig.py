@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import re
 import subprocess
 import sys
@@ -25,6 +27,9 @@ from smartcard.scard import (
     SCARD_W_SECURITY_VIOLATION,
 )
 from smartcard.System import readers
+from virtualkey.key import VirtualKey
+from virtualkey.oath import Stored
+from virtualkey.reader import EXCLUSIVE, Failed, Reader
 from virtualkey.rig import RealRig
 from ykman.pcsc import ScardSmartCardConnection
 from yubikit.core import TRANSPORT, ApplicationNotAvailableError, NotSupportedError
@@ -403,6 +408,28 @@ def test_unplugging_ends_the_waiting_for_a_touch(rig):
     rig.unplug(key)
     thread.join()
     assert done == [SCARD_E_NOT_TRANSACTED]
+
+
+@pytest.mark.parametrize("by", ["pull", "drop"])
+def test_a_command_that_is_cut_off_is_not_done(by):
+    """The key goes, or the program that sent it does, before the key has begun: nothing is changed on it."""
+    key = VirtualKey(12345678, (5, 7, 1), form_factor=1, has_nfc=True)
+    key.oath.credentials[b"alice"] = Stored(0x21, 6, SEED, touch=False, counter=0)
+
+    async def work():
+        reader = Reader(key, "reader", itertools.count())
+        handle = reader.connect(EXCLUSIVE)
+        await reader.transmit(handle, bytes.fromhex("00a4040007a0000005272101"))
+        sending = asyncio.ensure_future(reader.transmit(handle, bytes.fromhex("0004dead")))
+        # It is sent now, and not yet with the key.
+        await asyncio.sleep(0)
+        reader.pull() if by == "pull" else reader.drop(handle, reset=False)
+        with pytest.raises((Failed, asyncio.CancelledError)):
+            await sending
+
+    asyncio.run(work())
+    assert [entry.name for entry in key.log] == ["SELECT"]
+    assert list(key.oath.credentials) == [b"alice"]
 
 
 def test_whoever_holds_a_key_alone_shuts_others_out(rig):

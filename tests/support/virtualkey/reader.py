@@ -67,6 +67,7 @@ class Reader:
         self.cut: Cut | None = None
         self._numbers = numbers
         self._owner: Handle | None = None
+        self._answering: tuple[Handle, asyncio.Task[bytes]] | None = None
         self._busy = asyncio.Lock()
         self._gone = asyncio.Event()
         self._quiet = False
@@ -109,6 +110,8 @@ class Reader:
         self.handles.remove(handle)
         if self._owner is handle:
             self._owner = None
+        if self._answering is not None and self._answering[0] is handle:
+            self._answering[1].cancel()
         if reset:
             self._reset(handle)
 
@@ -156,18 +159,18 @@ class Reader:
                 await self._cut_off(apdu)
                 raise Failed(Result.NOT_TRANSACTED)
             answering = asyncio.ensure_future(self.key.transmit(apdu))
-            gone = asyncio.ensure_future(self._gone.wait())
+            self._answering = handle, answering
             try:
-                await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({answering})
                 if self._gone.is_set():
                     raise Failed(Result.NOT_TRANSACTED)
                 answer = answering.result()
                 if self.key.reboots:
-                    self._gone.set()
+                    self._leave()
                 return answer
             finally:
+                self._answering = None
                 answering.cancel()
-                gone.cancel()
 
     def _is_cut(self, apdu: bytes) -> bool:
         if self.cut is None or self.cut.at not in (None, self.key.name(apdu)):
@@ -180,12 +183,18 @@ class Reader:
             await self.key.transmit(apdu)
         else:
             self.key.note(self.key.name(apdu), apdu, b"")
-        self._gone.set()
+        self._leave()
 
     def pull(self, *, quietly: bool = False) -> None:
         """The key goes out now; `quietly`, those who are connected may disconnect as if it were there."""
         self._quiet = quietly
+        self._leave()
+
+    def _leave(self) -> None:
+        """No power from here on: what the key has begun it does not end."""
         self._gone.set()
+        if self._answering is not None:
+            self._answering[1].cancel()
 
     async def pulled(self) -> None:
         """Returns when the key is out."""
