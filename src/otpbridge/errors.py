@@ -22,12 +22,15 @@
         DeviceGoneError      the key was pulled, or stopped answering
         LockedError          the key wants its access password or code
           WrongPasswordError that was not it
+          PinBlockedError    too many wrong PINs: it takes none any more
+        NoPinError           the key must ask who uses it, and has no PIN that it could ask for
         FullError            the key holds no more accounts
         AccountExistsError   the key holds an account of that name
         NoAccountError       the key holds none of that name
         SlotTakenError       the slot is programmed
         CannotError          keys of this model or firmware cannot do that
         TouchTimeoutError    nobody touched the key in time
+        GivenUpError         whoever asked the key has called it off
       ProtocolError          the peer does not speak Varlink, or not our interfaces
         UnavailableError     the daemon cannot be reached or did not answer in time
         RemoteError          the daemon answered with a Varlink error
@@ -135,6 +138,14 @@ class WrongPasswordError(LockedError):
     """The access password or code is not the key's."""
 
 
+class PinBlockedError(LockedError):
+    """Too many wrong PINs: the key takes none until it is plugged in anew, or reset."""
+
+
+class NoPinError(DeviceError):
+    """The key must ask who uses it, and has no PIN that it could ask for."""
+
+
 class FullError(DeviceError):
     """The key holds no more accounts."""
 
@@ -157,6 +168,10 @@ class CannotError(DeviceError):
 
 class TouchTimeoutError(DeviceError):
     """Nobody touched the key in time."""
+
+
+class GivenUpError(DeviceError):
+    """Whoever asked the key has called it off."""
 
 
 class ProtocolError(OtpBridgeError):
