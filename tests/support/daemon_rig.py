@@ -230,8 +230,8 @@ class Daemon:
             self._news.notify_all()
 
 
-ONE_TIME = tuple(kind for kind in Kind if kind is not Kind.PASSWORD)
-"""The kinds of which a code is good once."""
+ONE_TIME = tuple(kind for kind in Kind if kind not in {Kind.PASSWORD, Kind.FIDO2})
+"""The kinds of which a code is good once. (A security key has none: it answers a challenge.)"""
 OATH = (Kind.TOTP, Kind.HOTP)
 
 

@@ -104,6 +104,7 @@ class StoreAttempt:
         "left_out",
         "may_decline",
         "mode",
+        "noted",
         "notices",
         "now",
         "questions_left",
@@ -176,6 +177,8 @@ class StoreAttempt:
         self.enrolment: Callable[[StoreAttempt], Enrolment] | None = None
         self.enrolled: str | None = None
         """The token that was enrolled in this attempt."""
+        self.noted: list[str] = []
+        """What verifiers have found that the audit log should know."""
         self.reason = "wrong code"
         if candidate.user is None:
             self.reason = "wrong code: user not in the store"
@@ -272,8 +275,14 @@ class StoreAttempt:
         return True
 
     def note(self, reason: str) -> None:
-        """See verify.api."""
-        self.reason = reason
+        """See verify.api. Raises TooMuchToldError."""
+        self._count(Notice(reason))
+        self.noted.append(reason)
+
+    @property
+    def why(self) -> str:
+        """Why the attempt is refused, if it is: for the audit log."""
+        return "; ".join((*self.noted, self.reason))
 
     def random(self, length: int) -> bytes:
         """See verify.api."""

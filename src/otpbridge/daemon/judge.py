@@ -324,7 +324,7 @@ class Judge:
         attempt, subject = conversation.attempt, conversation.subject
         if attempt.turned_away is not None:
             # It was counted as refused when it was turned away.
-            _, outcome = self._ruled(conversation, Verdict.AUTH_ERR, attempt.reason, attempt.turned_away)
+            _, outcome = self._ruled(conversation, Verdict.AUTH_ERR, attempt.why, attempt.turned_away)
             return await self._note(subject, outcome, detail=_began(attempt, attempt.wait))
         waived = conversation.waived
         verdict = policy.amounts_to(
@@ -342,7 +342,7 @@ class Judge:
         if verdict is Verdict.AUTHINFO_UNAVAIL:
             return await self._settle(conversation, verdict, f"not judged{failed}")
         owing = found.verdict is Verdict.SUCCESS
-        reason = "required, and did not enrol" if owing else attempt.reason + failed
+        reason = "required, and did not enrol" if owing else attempt.why + failed
         return await self._settle(conversation, verdict, reason)
 
     async def _settle(self, conversation: Conversation, verdict: Verdict, reason: str) -> Outcome:

@@ -19,6 +19,7 @@ from fido2.webauthn import (
     AttestationConveyancePreference,
     AttestationObject,
     AuthenticationResponse,
+    CollectedClientData,
     PublicKeyCredentialDescriptor,
     PublicKeyCredentialRpEntity,
     PublicKeyCredentialType,
@@ -93,6 +94,7 @@ class Registration:
             data = _server(self._party).register_complete(
                 _state(self._challenge, self._party.user_verification), response
             )
+            _check_frame(response.response.client_data)
             if data.credential_data is None or data.credential_data.credential_id != response.raw_id:
                 raise WebauthnError("the answer names another credential than the one that was made")
             if isinstance(data.credential_data.public_key, UnsupportedKey):
@@ -144,6 +146,7 @@ class Assertion:
                 [credential.data for credential in self._credentials],
                 response,
             )
+            _check_frame(response.response.client_data)
             place = next(place for place, each in enumerate(self._credentials) if each.id == response.raw_id)
             handle = response.response.user_handle
             # Keys that keep no account send none (§7.2 step 6).
@@ -232,6 +235,12 @@ def _transports(given: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     fit = (each for each in said if isinstance(each, str) and each.isascii() and len(each) <= _LONGEST_TRANSPORT)
     return tuple(fit)[:_MOST_TRANSPORTS]
+
+
+def _check_frame(told: CollectedClientData) -> None:
+    """A page that is shown inside a foreign one may be there to be clicked by mistake (§13.4.2)."""
+    if told.cross_origin:
+        raise WebauthnError("it was given to a page inside a foreign one")
 
 
 def _check_attestation(response: RegistrationResponse) -> None:
