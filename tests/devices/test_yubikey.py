@@ -173,6 +173,32 @@ def test_giving_up_leaves_nothing(rig, daemon):
     nothing_left(daemon, key)
 
 
+def test_a_touch_after_giving_up_ends_the_wait(rig, daemon):
+    """The key cannot be told to stop, but it can be touched: then all is taken back at once."""
+    key = rig.plug()
+    key.touch("late")
+    with Terminal("--run-dir", daemon, *ALICE, "--touch") as terminal:
+        key.blinks()
+        terminal.press("\x03")
+        terminal.wait_for("touch it, or wait 15 s at most")
+        key.touch("given")
+        terminal.wait_for("Nothing is left")
+        assert terminal.finish() == 130
+    nothing_left(daemon, key)
+
+
+def test_a_second_ctrl_c_leaves_a_code_alone(rig, daemon):
+    """Nothing was begun, so there is nothing to wait for."""
+    key = rig.plug()
+    key.add("Example:alice", bytes(20), touch=True)
+    key.touch("late")
+    with Terminal("--run-dir", daemon, "yubikey", "code", "alice") as terminal:
+        key.blinks()
+        terminal.press("\x03")
+        terminal.wait_for("Ctrl-C leaves it to itself")
+        assert terminal.finish(pressing="\x03") == 130
+
+
 @pytest.mark.parametrize("executed", [False, True])
 def test_a_key_that_is_pulled_and_comes_back_is_cleaned(rig, daemon, executed):
     """Whether it was still written or not is read from the key, not guessed."""

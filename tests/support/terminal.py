@@ -85,11 +85,14 @@ class Terminal:
         """Signal the command."""
         self._process.send_signal(number)
 
-    def finish(self):
-        """Read to the end; return the exit code."""
+    def finish(self, pressing=""):
+        """Read to the end, pressing a key whenever nothing comes; return the exit code."""
         deadline = time.monotonic() + _SECONDS
-        while self._read(deadline):
-            pass
+        while True:
+            if pressing and time.monotonic() < deadline and not select.select([self._master], [], [], 0.1)[0]:
+                self.press(pressing)
+            elif not self._read(deadline):
+                break
         return self._process.wait(_SECONDS)
 
 

@@ -143,7 +143,10 @@ def read_code(oath: Oath, account: bytes, at: int, *, touch: bool) -> KeyCode:
                 return oath.code(account, at)
         except KeyboardInterrupt:
             # It cannot be told to stop, and nothing else can be done with it before it does.
-            show.note(f"Giving up. {oath.key} waits for its touch to the end, {TOUCH_SECONDS} s at most.")
+            show.note(
+                f"Giving up. {oath.key} still waits for its touch: touch it, or wait {TOUCH_SECONDS} s at most."
+                " Ctrl-C leaves it to itself."
+            )
             raise
         except TouchTimeoutError:
             if not left:
