@@ -13,7 +13,8 @@ from otpbridge.cli.enrolling import required
 from otpbridge.cli.exits import Code, CommandError, short_name
 from otpbridge.cli.proof import call_with_proof
 from otpbridge.cli.token import fault_of
-from otpbridge.cli.yubikey_reach import GONE, Reach, read_code
+from otpbridge.cli.yubikey_reach import Reach, read_code
+from otpbridge.cli.yubikey_undo import remove_account, take_back
 from otpbridge.devices.keys import Key, NewAccount, check_firmware, key_issuer
 from otpbridge.errors import DeviceError, OtpBridgeError, RemoteError, UnavailableError
 from otpbridge.model import State
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from otpbridge.wire.messages import ConfirmReply, Start, StartReply
 
 _SECOND_KEY_SECONDS = 120.0
-_RETURN_SECONDS = 60.0
 _DAEMON_SECONDS = 10.0
 _PAUSE = 0.5
 
@@ -91,7 +91,7 @@ def _place(reach: Reach, key: Key, account: NewAccount, undo: Undo) -> _Shown:
     """Write the account; a code that the key then computes."""
     with reach.oath(key) as oath:
         oath.check(account)
-        undo.also(key, lambda: _remove(reach, key, account), str(account))
+        undo.also(key, lambda: remove_account(reach, key, account), str(account))
         oath.put(account)
         show.note(f"{account} is on {key}.")
         at = int(time.time())
@@ -102,7 +102,7 @@ def _back_up(reach: Reach, key: Key, account: NewAccount, undo: Undo, first: _Sh
     """Write the account on a second key, which must compute the code of the first; a code that counts now."""
     with reach.oath(key) as oath:
         oath.check(account)
-        undo.also(key, lambda: _remove(reach, key, account), str(account))
+        undo.also(key, lambda: remove_account(reach, key, account), str(account))
         oath.put(account)
         if read_code(oath, account.id, first.at, touch=account.touch).text != first.code:
             raise DeviceError(f"{key} computes other codes than the first key; nothing was enrolled")
@@ -112,13 +112,6 @@ def _back_up(reach: Reach, key: Key, account: NewAccount, undo: Undo, first: _Sh
         if now // period == first.at // period:
             return first
         return _Shown(read_code(oath, account.id, now, touch=account.touch).text, now)
-
-
-def _remove(reach: Reach, key: Key, account: NewAccount) -> None:
-    """Take the account off the key where it is there, which is read anew."""
-    with reach.oath(key) as oath:
-        if any(each.id == account.id for each in oath.accounts()):
-            oath.remove(account.id)
 
 
 def confirm(daemon: Client, started: StartReply, code: str, keys: list[Key]) -> ConfirmReply:
@@ -206,12 +199,7 @@ class Undo:
 
     def _take_back(self, key: Key, step: Callable[[], None], what: str) -> list[str]:
         try:
-            try:
-                step()
-            except GONE:
-                if not self._reach.returned(key, _RETURN_SECONDS if sys.stdin.isatty() else 0):
-                    raise
-                step()
+            take_back(self._reach, key, step)
         except (OtpBridgeError, KeyboardInterrupt) as error:
             why = str(error) or "interrupted"
             return [f"{what} may be left on {key}, of no use to anyone ({why}); look with: otpbridge yubikey audit"]

@@ -16,6 +16,7 @@ from otpbridge.cli.session import Session, own_name
 from otpbridge.cli.token import tell_confirmation
 from otpbridge.cli.yubikey_match import DIFFERENCES, WORDS, Row, compare, recorded, token_of
 from otpbridge.cli.yubikey_reach import Reach, found_account, key_options, read_code
+from otpbridge.cli.yubikey_scan import scan
 from otpbridge.devices.keys import Account, Found, Key, choose
 from otpbridge.errors import RemoteError, UnavailableError
 from otpbridge.model import Algorithm, Kind, State
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 @click.group(epilog=example("otpbridge yubikey list", "otpbridge yubikey enroll alice"))
 def yubikey() -> None:
     """Put tokens on YubiKeys, and see what is on them."""
+
+
+yubikey.add_command(scan)
 
 
 # --- enroll ---
