@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from otpbridge.client.results import Verification
 from otpbridge.client.sync import Client, Conversation
 from otpbridge.errors import ProtocolError, RemoteError, UnavailableError
+from otpbridge.model import Context, Enforcement, Kind, PromptStyle, State, Verdict
 
 if TYPE_CHECKING:
     from otpbridge.client.aio import AsyncClient, AsyncConversation
@@ -24,10 +25,16 @@ __all__ = [
     "AsyncClient",
     "AsyncConversation",
     "Client",
+    "Context",
     "Conversation",
+    "Enforcement",
+    "Kind",
+    "PromptStyle",
     "ProtocolError",
     "RemoteError",
+    "State",
     "UnavailableError",
+    "Verdict",
     "Verification",
 ]
 

@@ -7,7 +7,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -33,9 +33,12 @@ from otpbridge.wire.messages import (
     Discard,
     FinishFido2,
     FinishFido2Reply,
+    NewRecoveryCodes,
     R,
+    RecoveryCodesReply,
     Remove,
     Request,
+    SetPassword,
     Start,
     StartFido2,
     StartFido2Reply,
@@ -195,7 +198,20 @@ class AsyncClient:
         nullok: bool = False,
     ) -> Verification:
         """Judge one code. The result is true exactly when the code was right. See `Client.verify`."""
-        return verification_of(await self.call(requests.check(user, code, client, stack, context, nullok=nullok)))
+        codes = () if code is None else (code,)
+        return verification_of(await self.call(requests.check(user, codes, client, stack, context, nullok=nullok)))
+
+    async def check(
+        self,
+        user: str,
+        responses: Sequence[str],
+        *,
+        client: str | None = None,
+        stack: str | None = None,
+        context: Context | None = None,
+    ) -> Verification:
+        """Judge several answers in one call, in the order in which the stack asks. See `Client.check`."""
+        return verification_of(await self.call(requests.check(user, responses, client, stack, context)))
 
     async def begin(
         self,
@@ -255,6 +271,14 @@ class AsyncClient:
     async def finish_fido2(self, token: str, credential: str) -> FinishFido2Reply:
         """Prove a pending security key with what the browser gave, in JSON. Each registration is judged once."""
         return await self.call(FinishFido2(token=token, credential=credential))
+
+    async def new_recovery_codes(self, user: str, *, client: str | None = None) -> RecoveryCodesReply:
+        """Make a list of recovery codes in place of the one before. The codes are in this reply and never again."""
+        return await self.call(NewRecoveryCodes(user=user, client=client))
+
+    async def set_password(self, user: str, password: str, *, client: str | None = None) -> None:
+        """Set the password that the `password` verifier checks. Users cannot do it for themselves."""
+        await self.call(SetPassword(user=user, password=password, client=client))
 
     async def discard(self, token: str) -> None:
         """Drop a pending token."""

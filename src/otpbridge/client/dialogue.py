@@ -27,7 +27,7 @@ class Dialogue:
         """The verdict as `verify` gives it. Raises ProtocolError while there is none."""
         if self.verdict is None:
             raise ProtocolError("the conversation has no verdict yet: answer its prompts first")
-        return Verification(self.verdict, None, self.retry_after)
+        return Verification(self.verdict, None, self.retry_after, self.notices)
 
     def _take(self, reply: StepReply) -> None:
         self._session = reply.session

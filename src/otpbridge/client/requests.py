@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from otpbridge.model import Context
 from otpbridge.wire.messages import Begin, Check, ContextFields
 
@@ -20,12 +22,18 @@ def context_fields(context: Context | None) -> ContextFields | None:
 
 
 def check(
-    user: str, code: str | None, client: str | None, stack: str | None, context: Context | None, *, nullok: bool
+    user: str,
+    responses: Sequence[str],
+    client: str | None,
+    stack: str | None,
+    context: Context | None,
+    *,
+    nullok: bool = False,
 ) -> Check:
-    """One call that judges `code`, or says what policy says of a user who shows none."""
+    """One call that judges the responses, or says what policy says of a user who gives none."""
     return Check(
         user=user,
-        responses=() if code is None else (code,),
+        responses=tuple(responses),
         client=client,
         stack=stack,
         context=context_fields(context),

@@ -16,12 +16,14 @@ class Verification:
     """A verdict. True exactly when it is `success`, so `if client.verify(…):` lets nobody else in.
 
     `ignore` is not true: it says that policy asks no second factor of this user. A portal that lets such users in
-    checks `ignored` too. `retry_after` comes with `maxtries`: seconds until the next attempt is judged.
+    checks `ignored` too. `retry_after` comes with `maxtries`: seconds until the next attempt is judged. `notices` are
+    for the person; they are said once.
     """
 
     verdict: Verdict
     token: str | None = None
     retry_after: int | None = None
+    notices: tuple[Notice, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -39,10 +41,10 @@ class Verification:
 
 def verification_of(reply: CheckReply) -> Verification:
     """The reply to Check as a plain type."""
-    return Verification(reply.verdict, reply.token, reply.retry_after)
+    return Verification(reply.verdict, reply.token, reply.retry_after, notices_of(reply))
 
 
-def notices_of(step: Step) -> tuple[Notice, ...]:
+def notices_of(step: Step | CheckReply) -> tuple[Notice, ...]:
     """What the person is to be told."""
     return tuple(Notice(notice.text, notice.style) for notice in step.notices)
 

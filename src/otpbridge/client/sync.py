@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -21,9 +21,12 @@ from otpbridge.wire.messages import (
     Discard,
     FinishFido2,
     FinishFido2Reply,
+    NewRecoveryCodes,
     R,
+    RecoveryCodesReply,
     Remove,
     Request,
+    SetPassword,
     Start,
     StartFido2,
     StartFido2Reply,
@@ -120,7 +123,24 @@ class Client:
         Without a code: what policy says of a user who shows none (`ignore` where none is asked for). `client` is
         "local" when left out. With `nullok`, a user who is not in the store is ignored instead of refused.
         """
-        return verification_of(self.call(requests.check(user, code, client, stack, context, nullok=nullok)))
+        codes = () if code is None else (code,)
+        return verification_of(self.call(requests.check(user, codes, client, stack, context, nullok=nullok)))
+
+    def check(
+        self,
+        user: str,
+        responses: Sequence[str],
+        *,
+        client: str | None = None,
+        stack: str | None = None,
+        context: Context | None = None,
+    ) -> Verification:
+        """Judge several answers in one call, in the order in which the stack asks: a password and a code, say.
+
+        The result is true exactly when they let in. `token` says which token they were from: None where no second
+        factor was shown.
+        """
+        return verification_of(self.call(requests.check(user, responses, client, stack, context)))
 
     def begin(
         self,
@@ -188,6 +208,14 @@ class Client:
     def finish_fido2(self, token: str, credential: str) -> FinishFido2Reply:
         """Prove a pending security key with what the browser gave, in JSON. Each registration is judged once."""
         return self.call(FinishFido2(token=token, credential=credential))
+
+    def new_recovery_codes(self, user: str, *, client: str | None = None) -> RecoveryCodesReply:
+        """Make a list of recovery codes in place of the one before. The codes are in this reply and never again."""
+        return self.call(NewRecoveryCodes(user=user, client=client))
+
+    def set_password(self, user: str, password: str, *, client: str | None = None) -> None:
+        """Set the password that the `password` verifier checks. Users cannot do it for themselves."""
+        self.call(SetPassword(user=user, password=password, client=client))
 
     def discard(self, token: str) -> None:
         """Drop a pending token."""
