@@ -1,4 +1,4 @@
-"""`otpbridge yubikey scan`: what a portal shows on the screen goes onto a key, by the real command on a real screen."""
+"""`otpbridge yubikey scan`: what a portal shows goes onto a key, by the real command on a real screen."""
 
 from __future__ import annotations
 

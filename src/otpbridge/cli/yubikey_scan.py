@@ -70,11 +70,11 @@ def scan(
     password_stdin: bool,
     take_over: bool,
 ) -> None:
-    """Put the account that a QR code offers on a key: a code on the screen, in a picture, or a pasted otpauth URI.
+    """Put the account of a QR code on the screen onto a key.
 
-    What is found is shown and asked about before, and the key shows its code after. This needs no daemon: the system
-    that shows the code is the one that confirms it. Several accounts (two codes on the screen, or an export of Google
-    Authenticator) are listed, and chosen with --pick or --account.
+    Or of one in a picture, or of an otpauth URI. What is found is shown and asked about before, and the key shows its
+    code after. This needs no daemon: the system that shows the QR code is the one that confirms it. Several (two QR
+    codes on the screen, or an export of Google Authenticator) are listed, and chosen with --pick or --account.
     """
     _check_usage(pictures, [screen, bool(pictures), clipboard, uri], password_stdin=password_stdin)
     reach = Reach(password_stdin, take_over)
