@@ -103,6 +103,24 @@ def test_codes_spent_after_the_backup_stay_spent(daemon, kind):
         assert not client.verify("alice", key.code(3)).ok
 
 
+def test_exemptions_that_ended_after_the_backup_are_told(daemon):
+    """Who is asked for a code again though the backup says otherwise is counted; where there is nobody, nothing is."""
+    with daemon:
+        provision(daemon, ["alice", "bob", "carol"])
+        with daemon.admin() as admin:
+            for name in ("alice", "bob", "carol"):
+                admin.call(messages.ExemptUser(user=name, seconds=7200, reason="phone at home"))
+            path = take(daemon)
+            admin.call(messages.ExemptUser(user="alice"))
+            admin.call(messages.ExemptUser(user="bob", seconds=60, reason="on the way"))
+    assert "Exemptions that were ended or shortened since stay so: 2." in restored(daemon, path)
+    with daemon:
+        again = take(daemon, "again")
+        (row,) = [entry for entry in daemon.audit() if entry.event == "store restored"]
+        assert row.detail["exemptions_ended"] == 2
+    assert "Exemptions" not in restored(daemon, again)
+
+
 def test_recovery_codes_spent_before_and_after_the_backup_stay_spent(daemon):
     """Codes are struck out one by one, in any order: those of the backup and those of the replaced store are gone."""
     with daemon, daemon.client() as client:

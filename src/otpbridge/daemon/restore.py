@@ -79,10 +79,11 @@ def _build(draft: Path, state_dir: Path, file: BinaryIO, vault: Vault, reach: in
             schema.migrate(connection)
             connection.exec_driver_sql(begin(engine))
             rows = backup.load(connection, file)
-            merged = _merge(connection, state_dir, vault, root)
+            ended = _merge(connection, state_dir, vault, root)
+            merged = ended is not None
             backup.spend_past(connection, now, reach)
             disabled = 0 if merged else backup.disable_counters(connection)
-            done = Restored(taken_at, rows, merged, disabled)
+            done = Restored(taken_at, rows, merged, disabled, ended or 0)
             backup.note(connection, root, now, done)
             connection.exec_driver_sql("COMMIT")
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -91,24 +92,27 @@ def _build(draft: Path, state_dir: Path, file: BinaryIO, vault: Vault, reach: in
     return done
 
 
-def _merge(connection: Connection, state_dir: Path, vault: Vault, root: Secret) -> bool:
-    """Carry over from the store that is replaced, if it can be read and is the same one."""
+def _merge(connection: Connection, state_dir: Path, vault: Vault, root: Secret) -> int | None:
+    """Carry over from the store that is replaced; None where it cannot be read, or is another one.
+
+    Returns how many exemptions end by it.
+    """
     path = state_dir / SQLITE_NAME
     if not path.exists():
-        return False
+        return None
     engine = open_engine(None, state_dir)
     try:
         with engine.connect() as replaced:
             if schema.version(replaced) != schema.HEAD or not backup.same_store(replaced, vault, root):
-                return False
-            backup.merge(connection, replaced)
+                return None
+            ended = backup.merge(connection, replaced)
             replaced.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     except (DBAPIError, VaultError):
         # It cannot be read, which may be why the backup is wanted: HOTP tokens are disabled instead.
-        return False
+        return None
     finally:
         engine.dispose()
-    return True
+    return ended
 
 
 def _swap(draft: Path, place: Path) -> Path | None:
@@ -139,7 +143,9 @@ def _summary(done: Restored, kept: Path | None) -> str:
     lines = [f"Restored {done.rows} rows of the backup taken {taken}."]
     lines.append("TOTP: codes of the past are spent; the first new ones work within about a minute.")
     if done.merged:
-        lines.append("Spent codes and revoked tokens were carried over from the store that was replaced.")
+        lines.append("Spent codes, revoked tokens and locks were carried over from the store that was replaced.")
+        if done.ended:
+            lines.append(f"Exemptions that were ended or shortened since stay so: {done.ended}.")
     elif done.disabled:
         lines.append(
             f"{done.disabled} tokens with counters or lists (HOTP, Yubico OTP, recovery codes) are disabled, as it "

@@ -58,6 +58,8 @@ class Restored:
     rows: int
     merged: bool
     disabled: int
+    ended: int
+    """Exemptions that end, or end sooner than in the backup."""
 
 
 def dump(connection: Connection, key: Secret, now: int) -> Generator[str, None, None]:
@@ -149,8 +151,11 @@ def taken_at(file: BinaryIO) -> int:
     return at
 
 
-def merge(connection: Connection, replaced: Connection) -> None:
-    """Carry over what the replaced store knows better: what was spent, revocations, locks and ends of exemptions."""
+def merge(connection: Connection, replaced: Connection) -> int:
+    """Carry over what the replaced store knows better: what was spent, revocations, locks and ends of exemptions.
+
+    Returns how many exemptions end by it, or end sooner.
+    """
     token, user = tables.token, tables.user
     for row in replaced.execution_options(yield_per=_ROWS).execute(
         select(token.c.id, token.c.kind, token.c.moving_factor, token.c.state).where(token.c.state != State.PENDING)
@@ -174,18 +179,21 @@ def merge(connection: Connection, replaced: Connection) -> None:
     ):
         same = (user.c.client == locked.client) & (user.c.name == locked.name)
         connection.execute(update(user).where(same).values(locked_at=locked.locked_at))
-    _end_exemptions(connection, replaced)
+    return _end_exemptions(connection, replaced)
 
 
-def _end_exemptions(connection: Connection, replaced: Connection) -> None:
+def _end_exemptions(connection: Connection, replaced: Connection) -> int:
     """End those exemptions of a backup that were ended, or shortened, after it was taken."""
     user = tables.user
+    ended = 0
     here = select(user.c.client, user.c.name, user.c.exempt_until).where(user.c.exempt_until.is_not(None))
     for exempt in connection.execute(here).all():
         same = (user.c.client == exempt.client) & (user.c.name == exempt.name)
         now = replaced.execute(select(user.c.exempt_until).where(same)).one_or_none()
         if now is not None and (now.exempt_until is None or now.exempt_until < exempt.exempt_until):
             connection.execute(update(user).where(same).values(exempt_until=now.exempt_until))
+            ended += 1
+    return ended
 
 
 def spend_past(connection: Connection, now: int, reach: int) -> None:
@@ -222,6 +230,7 @@ def note(connection: Connection, root: Secret, now: int, restored: Restored) -> 
             "rows": restored.rows,
             "merged": restored.merged,
             "disabled": restored.disabled,
+            "exemptions_ended": restored.ended,
         },
     )
     log = AuditLog(connection.dialect, derive(root, "audit"))
