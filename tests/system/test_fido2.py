@@ -8,6 +8,8 @@ import json
 import pytest
 import webkey
 from daemon_rig import Daemon, private_folder, provision
+from fido2.client import ClientError
+from fido2.utils import websafe_decode, websafe_encode
 from softkey import SoftKey
 
 from otpbridge.client import RemoteError
@@ -179,9 +181,30 @@ def test_one_key_is_one_token(portal):
     register(portal, "hedy", key)
     begun = portal.start_fido2("hedy", client="acme")
     assert [each["id"] for each in json.loads(begun.options)["excludeCredentials"]]
+    with pytest.raises(ClientError):
+        webkey.create(key.plug(), begun.options, ORIGIN)
+    # A browser that does not heed the list, or another user of the same key.
+    for user in ("hedy", "hedwig"):
+        begun = portal.start_fido2(user, client="acme")
+        answer = claimed(key, begun)
+        with pytest.raises(RemoteError, match="registered already"):
+            portal.finish_fido2(begun.token, answer)
     second = register(portal, "hedy", SoftKey())
     labels = {each.id: each.label for each in portal.tokens("hedy", client="acme").tokens}
     assert labels[second] == "security key 2"
+
+
+def claimed(key, begun):
+    """A registration that claims the credential id of another key."""
+    answer = webkey.create(
+        SoftKey().plug(), json.dumps({**json.loads(begun.options), "excludeCredentials": []}), ORIGIN
+    )
+    read = json.loads(answer)
+    own, other = websafe_decode(read["rawId"]), key.credentials[0].id
+    made = websafe_decode(read["response"]["attestationObject"]).replace(own, other)
+    read["id"] = read["rawId"] = websafe_encode(other)
+    read["response"]["attestationObject"] = websafe_encode(made)
+    return json.dumps(read)
 
 
 def test_a_key_under_the_label_of_another_takes_its_place(portal):

@@ -10,7 +10,7 @@ import pytest
 import webkey
 from fido2 import cbor
 from fido2.webauthn import CollectedClientData
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from softkey import SoftKey
 
@@ -227,6 +227,7 @@ JSON = st.recursive(
 
 
 @pytest.mark.parametrize("which", ANSWERS)
+@settings(deadline=None)
 @given(data=st.data())
 def test_a_malformed_answer_is_refused_and_nothing_else_happens(which, data):
     """Whatever is sent, the error is ours."""
@@ -263,6 +264,19 @@ def test_what_is_no_answer_at_all_is_refused(answer):
     for asked, _ in ANSWERS.values():
         with pytest.raises(WebauthnError):
             asked.judge(answer)
+
+
+@pytest.mark.parametrize("which", ANSWERS)
+def test_a_number_in_place_of_bytes_is_refused(which):
+    """The daemon's memory is not at the sender's disposal."""
+    asked, answer = ANSWERS[which]
+    read = json.loads(answer)
+    for name in read["response"]:
+        broken = {**read, "response": {**read["response"], name: 10**13}}
+        with pytest.raises(WebauthnError, match="not that of"):
+            asked.judge(json.dumps(broken))
+    with pytest.raises(WebauthnError, match="not that of"):
+        asked.judge(json.dumps({**read, "id": 10**13, "rawId": 10**13}))
 
 
 def test_nested_cbor_is_refused():

@@ -9,8 +9,9 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeVar
 
+import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from fido2.attestation.base import Attestation, InvalidAttestation
 from fido2.cose import UnsupportedKey
@@ -33,9 +34,11 @@ from otpbridge.errors import WebauthnError
 from otpbridge.model import RelyingParty, UserVerification
 from otpbridge.webauthn.credential import Credential
 
+J = TypeVar("J", bound=msgspec.Struct)
+
 CHALLENGE_BYTES = 32
 HANDLE_BYTES = 32
-LONGEST_ANSWER = 32 * 1024
+LONGEST_ANSWER = 16 * 1024
 """Characters of an answer. Real ones have one or two thousand; with a chain of certificates some more."""
 
 _TIMEOUT_MS = 60_000
@@ -88,9 +91,9 @@ class Registration:
 
     def judge(self, answer: str) -> Registered:
         """Judge a RegistrationResponseJSON (§7.1). Raises WebauthnError, which says why."""
-        given = _parsed(answer)
+        given = _parsed(answer, _Registration)
         with _told():
-            response = RegistrationResponse.from_dict(given)
+            response = RegistrationResponse.from_dict(msgspec.to_builtins(given))
             data = _server(self._party).register_complete(
                 _state(self._challenge, self._party.user_verification), response
             )
@@ -100,7 +103,9 @@ class Registration:
             if isinstance(data.credential_data.public_key, UnsupportedKey):
                 raise WebauthnError("the key signs in a way that is not known here")
             _check_attestation(response)
-            return Registered(Credential(data.credential_data, self._handle, _transports(given)), int(data.counter))
+            return Registered(
+                Credential(data.credential_data, self._handle, _transports(given.response)), int(data.counter)
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +143,9 @@ class Assertion:
 
     def judge(self, answer: str) -> Asserted:
         """Judge an AuthenticationResponseJSON (§7.2). Raises WebauthnError, which says why."""
-        given = _parsed(answer)
+        given = _parsed(answer, _Authentication)
         with _told():
-            response = AuthenticationResponse.from_dict(given)
+            response = AuthenticationResponse.from_dict(msgspec.to_builtins(given))
             _server(self._party).authenticate_complete(
                 _state(self._challenge, self._verification),
                 [credential.data for credential in self._credentials],
@@ -216,24 +221,56 @@ def _json(options: Any) -> str:
     return json.dumps(dict(options)["publicKey"], separators=(",", ":"))
 
 
-def _parsed(answer: str) -> dict[str, Any]:
-    """A PublicKeyCredentialJSON. Raises WebauthnError."""
+class _Made(msgspec.Struct, frozen=True, rename="camel"):
+    """AuthenticatorAttestationResponseJSON, as far as it counts."""
+
+    client_data: str = msgspec.field(name="clientDataJSON")
+    attestation_object: str
+    transports: tuple[str, ...] = ()
+
+
+class _Signed(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """AuthenticatorAssertionResponseJSON."""
+
+    client_data: str = msgspec.field(name="clientDataJSON")
+    authenticator_data: str
+    signature: str
+    user_handle: str | None = None
+
+
+class _Registration(msgspec.Struct, frozen=True, rename="camel"):
+    """RegistrationResponseJSON, as far as it counts."""
+
+    id: str
+    raw_id: str
+    response: _Made
+    type: Literal["public-key"]
+
+
+class _Authentication(msgspec.Struct, frozen=True, rename="camel"):
+    """AuthenticationResponseJSON, as far as it counts."""
+
+    id: str
+    raw_id: str
+    response: _Signed
+    type: Literal["public-key"]
+
+
+def _parsed(answer: str, kind: type[J]) -> J:
+    """A PublicKeyCredentialJSON. Raises WebauthnError.
+
+    The library trusts the types of what it is given: for a number in place of bytes it makes so many of them.
+    """
     if len(answer) > LONGEST_ANSWER:
         raise WebauthnError("the answer is too long")
     try:
-        given = json.loads(answer)
-    except (ValueError, RecursionError):
-        raise WebauthnError("the answer is not JSON") from None
-    if not isinstance(given, dict) or not isinstance(given.get("response"), dict):
-        raise WebauthnError("the answer is not that of a security key")
-    return given
+        return msgspec.json.decode(answer, type=kind)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        raise WebauthnError("the answer is not that of a security key") from None
 
 
-def _transports(given: Mapping[str, Any]) -> tuple[str, ...]:
-    said = given["response"].get("transports")
-    if not isinstance(said, list):
-        return ()
-    fit = (each for each in said if isinstance(each, str) and each.isascii() and len(each) <= _LONGEST_TRANSPORT)
+def _transports(made: _Made) -> tuple[str, ...]:
+    fit = (each for each in made.transports if each.isascii() and len(each) <= _LONGEST_TRANSPORT)
     return tuple(fit)[:_MOST_TRANSPORTS]
 
 
