@@ -126,7 +126,7 @@ def test_completion_scripts_are_printed(shell):
         ("otpbridge us", {"user"}),
         ("otpbridge user re", {"remove", "require", "reset"}),
         ("otpbridge user require --f", {"--force"}),
-        ("otpbridge enroll ", {"totp", "hotp", "yubiotp", "recovery"}),
+        ("otpbridge enroll ", {"totp", "hotp", "yubiotp", "fido2", "recovery"}),
         ("otpbridge completion ", {"bash", "zsh", "fish"}),
     ],
 )

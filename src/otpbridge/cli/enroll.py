@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from otpbridge.cli import enrolling, oath, recovery_codes, yubico_otp
+from otpbridge.cli import enrolling, oath, recovery_codes, security_key, yubico_otp
 from otpbridge.cli.exits import Code
 from otpbridge.cli.options import F, client_option, everywhere, example
 from otpbridge.cli.session import Session
@@ -20,6 +20,7 @@ from otpbridge.wire import messages
     epilog=example(
         "otpbridge enroll totp alice",
         "otpbridge enroll yubiotp alice",
+        "otpbridge enroll fido2 alice",
         "otpbridge enroll recovery alice",
     )
 )
@@ -148,6 +149,24 @@ def yubiotp(session: Session, *, user: str, client: str | None, label: str | Non
     """
     request = messages.Start(user=user, kind=Kind.YUBIOTP, client=client, label=label)
     return enrolling.enrol(session, request, yubico_otp.showing, code)
+
+
+@enroll.command(
+    epilog=example("otpbridge enroll fido2 alice", "otpbridge enroll fido2 alice --label 'blue key'"),
+)
+@user_argument
+@client_option
+@click.option("--label", metavar="L", help="What the key is called; `security key` and a number when left out.")
+@everywhere
+@click.pass_obj
+def fido2(session: Session, *, user: str, client: str | None, label: str | None) -> None:
+    """A security key that is plugged in here (FIDO2).
+
+    Keys that know only U2F will do too. Its PIN is asked for where one is wanted, then it is touched, which puts it in force; of several keys the touched
+    one is registered. Interrupting leaves nothing behind. Where it is used afterwards: in a browser, and at this
+    machine, where `[local_keys]` says so. In a browser it is registered on the portal.
+    """
+    security_key.enrol(session, messages.StartFido2(user=user, client=client, label=label))
 
 
 @enroll.command(

@@ -18,7 +18,7 @@ from otpbridge.wire import messages
 
 if TYPE_CHECKING:
     from otpbridge.client import Client
-    from otpbridge.wire.messages import ConfirmReply, Start, StartReply
+    from otpbridge.wire.messages import ConfirmReply, Start, StartFido2Reply, StartReply
 
 _TRIES = 5
 _FROM_INPUT = "-"
@@ -58,7 +58,7 @@ def enrol(session: Session, request: Start, showing: Callable[[StartReply], Show
         try:
             shown = showing(started)
         except BaseException:
-            _discard(daemon, started)
+            discard(daemon, started)
             raise
         if code is not None:
             return _confirm_at_once(session, daemon, started, shown, code)
@@ -118,7 +118,7 @@ def _converse(session: Session, daemon: Client, started: StartReply, shown: Show
                 show.line(text)
             reply = _ask_until_confirmed(daemon, started, shown)
     except BaseException:
-        show.note(f"\n{_discard(daemon, started)}")
+        show.note(f"\n{discard(daemon, started)}")
         raise
     tell_confirmation(session, started.token, reply)
     whose = called(started.user, started.client)
@@ -147,7 +147,7 @@ def _ask_until_confirmed(daemon: Client, started: StartReply, shown: Showing) ->
     raise CommandError(Code.REFUSED, f"no right code in {_TRIES} tries", "NotConfirmed")
 
 
-def _discard(daemon: Client, started: StartReply) -> str:
+def discard(daemon: Client, started: StartReply | StartFido2Reply) -> str:
     """Drop the pending token; say what became of it."""
     try:
         daemon.call(messages.Discard(token=started.token))
