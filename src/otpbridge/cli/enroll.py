@@ -162,9 +162,9 @@ def yubiotp(session: Session, *, user: str, client: str | None, label: str | Non
 def fido2(session: Session, *, user: str, client: str | None, label: str | None) -> None:
     """A security key that is plugged in here (FIDO2).
 
-    Keys that know only U2F will do too. Its PIN is asked for where one is wanted, then it is touched, which puts it in force; of several keys the touched
-    one is registered. Interrupting leaves nothing behind. Where it is used afterwards: in a browser, and at this
-    machine, where `[local_keys]` says so. In a browser it is registered on the portal.
+    Keys that know only U2F will do too. The PIN is asked for where one is wanted, then the key is touched, which
+    puts it in force; of several keys the touched one is registered. Interrupting leaves nothing behind. It is then
+    used in browsers, and at this machine where `[local_keys]` says so. In a browser it is registered on the portal.
     """
     security_key.enrol(session, messages.StartFido2(user=user, client=client, label=label))
 
