@@ -20,6 +20,9 @@ _ROOM = 32
 _MORE_ROOM = 64
 _MORE_ROOM_SINCE = (5, 7, 0)
 _FIRST_WITH_FIXED_ROOM = (4, 0, 0)
+_COUNTERS = range(2**32)
+"""Moving factors that an account can be put on a key with."""
+_STEAM = "Steam"
 _TOTP_ID = re.compile(r"((\d+)/)?(([^:]+):)?(.+)", re.DOTALL)
 
 Firmware = tuple[int, int, int]
@@ -159,6 +162,12 @@ def check_new(key: Key, new: NewAccount) -> None:
     """Raise CannotError unless this key can hold this account."""
     check_name(new.kind, new.issuer, new.name, new.parameters.period)
     check_firmware(key, new.parameters.algorithm, touch=new.touch)
+    if new.counter not in _COUNTERS:
+        raise CannotError(f"a key counts from {_COUNTERS.stop - 1} at most, and this account is beyond that")
+    if new.kind is Kind.TOTP and new.issuer == _STEAM:
+        raise CannotError(
+            "Yubico's software shows accounts of the issuer Steam in letters of Steam's own; name another --issuer"
+        )
 
 
 def check_firmware(key: Key, algorithm: Algorithm | None, *, touch: bool) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from otpbridge.enroll.picture import LONGEST, libraries
 from otpbridge.errors import EnrolError
@@ -75,8 +76,9 @@ def _answer(bus: DBusConnection) -> dict[str, Any]:
         reply = bus.send_and_get_reply(call, timeout=_PORTAL_SECONDS)
         (handle,) = _body(reply, "o")
         portal = _sender(reply)
+        deadline = time.monotonic() + _USER_SECONDS
         while True:
-            signal = bus.recv_until_filtered(signals, timeout=_USER_SECONDS)
+            signal = bus.recv_until_filtered(signals, timeout=max(0.0, deadline - time.monotonic()))
             if _sender(signal) == portal and _path(signal) == handle:
                 break
     status, results = _body(signal, "ua{sv}")
@@ -114,17 +116,16 @@ def _file(results: dict[str, Any]) -> Path:
     parts = urlsplit(uri) if isinstance(uri, str) else None
     if parts is None or parts.scheme != "file" or parts.netloc not in {"", "localhost"}:
         raise EnrolError(f"the desktop does not say where its screenshot is; {_OTHERWISE}")
-    return Path(os.fsdecode(unquote(parts.path).encode("utf-8", "surrogateescape")))
+    name = unquote_to_bytes(parts.path)
+    if b"\0" in name:
+        raise EnrolError(f"the desktop does not say where its screenshot is; {_OTHERWISE}")
+    return Path(os.fsdecode(name))
 
 
 def _taken(path: Path) -> tuple[bytes, Path | None]:
-    """Read the file and delete it, whether it could be read or not."""
+    """Read the file and delete it."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise EnrolError(f"the desktop's screenshot {path} is no file")
-            data = file.read(LONGEST + 1)
+        data = _read(path)
     except OSError as error:
         raise EnrolError(f"the desktop's screenshot {path} cannot be read: {error.strerror}") from error
     try:
@@ -132,3 +133,14 @@ def _taken(path: Path) -> tuple[bytes, Path | None]:
     except OSError:
         return data, path
     return data, None
+
+
+def _read(path: Path) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise EnrolError(f"the desktop's screenshot {path} is no file")
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            return file.read(LONGEST + 1)
+    finally:
+        os.close(fd)
