@@ -87,8 +87,9 @@ def _decoded(data: str) -> bytes:
 
 def _exported(entry: bytes) -> Exported:
     message = _Message.read(entry, "an account of the export")
-    account, issuer = _names(message.text(2), message.text(3))
+    account, issuer = "", ""
     try:
+        account, issuer = _names(message.text(2), message.text(3))
         _check_names(account, issuer)
         return Exported(account, issuer, _key(message, account, issuer))
     except EnrolError as error:
