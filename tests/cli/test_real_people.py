@@ -304,6 +304,21 @@ def test_password_and_code_are_asked_one_after_the_other(daemon):
     assert "8 recovery codes are left" in two_lines["notices"][0]["text"]
 
 
+def test_a_conversation_on_a_terminal_names_the_token_as_one_call_does(daemon):
+    """With --json both say which token was shown, and none where it was refused."""
+    enrolled(daemon)
+    listed = command(daemon, "enroll", "recovery", "alice")
+    said = []
+    for code in (listed["codes"][0], "000000"):
+        with Terminal("--run-dir", daemon, "--json", "verify", "alice") as terminal:
+            terminal.wait_for("Verification code: ")
+            terminal.type(code)
+            terminal.finish()
+            said.append(json.loads(terminal.text.splitlines()[-1]))
+    assert [(each["verdict"], each["token"]) for each in said] == [("success", listed["token"]), ("auth_err", None)]
+    assert command(daemon, "verify", "alice", listed["codes"][1])["token"] == listed["token"]
+
+
 def test_enrolment_at_login_is_carried_on_a_terminal(daemon):
     """A stack that enrols shows its QR code line by line and the key below, asks for the code, and lets in."""
     run(daemon, "user", "password", "bob", stdin=f"{PASSWORD}\n")

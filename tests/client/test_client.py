@@ -122,7 +122,10 @@ class Daemon:
     def proceed(self, call: Call, asked: Continue) -> StepReply:
         self.note(call, asked)
         verdict = Verdict.SUCCESS if asked.responses == (CODE,) else Verdict.MAXTRIES
-        step = Step(notices=(), prompts=(), verdict=verdict, retry_after=None if verdict is Verdict.SUCCESS else 4)
+        ok = verdict is Verdict.SUCCESS
+        step = Step(
+            notices=(), prompts=(), verdict=verdict, retry_after=None if ok else 4, token="t1" if ok else None
+        )
         return StepReply(session=asked.session, step=step)
 
     def start(self, call: Call, asked: Start) -> StartReply:
@@ -341,6 +344,7 @@ def test_a_conversation_asks_and_judges(connect: Connect, rig: Rig) -> None:
         talk.answer(CODE)
         assert talk.verdict is Verdict.SUCCESS
         assert talk.result.ok
+        assert talk.result.token == talk.token == "t1"
         assert talk.prompts == ()
         with pytest.raises(ProtocolError, match="is over"):
             talk.answer(CODE)
@@ -348,7 +352,7 @@ def test_a_conversation_asks_and_judges(connect: Connect, rig: Rig) -> None:
     with otp.begin("alice") as talk:
         talk.answer("000000")
         assert not talk.result
-        assert (talk.verdict, talk.retry_after) == (Verdict.MAXTRIES, 4)
+        assert (talk.verdict, talk.retry_after, talk.token) == (Verdict.MAXTRIES, 4, None)
     assert rig.connections() == 1
 
 

@@ -82,7 +82,7 @@ def _converse(session: Session, daemon: Client, user: str, client: str | None, s
         _tell(session, notice)
 
     result = converse(daemon, user, client, stack, tell)
-    _conclude(session, result.verdict, result.retry_after, told)
+    _conclude(session, result.verdict, result.retry_after, told, result.token)
     return code_of(result.verdict)
 
 

@@ -21,13 +21,15 @@ class Dialogue:
         self.verdict: Verdict | None = None
         self.retry_after: int | None = None
         """Seconds until the next attempt is judged, with `maxtries`."""
+        self.token: str | None = None
+        """The token that was shown, with `success`."""
 
     @property
     def result(self) -> Verification:
         """The verdict as `verify` gives it. Raises ProtocolError while there is none."""
         if self.verdict is None:
             raise ProtocolError("the conversation has no verdict yet: answer its prompts first")
-        return Verification(self.verdict, None, self.retry_after, self.notices)
+        return Verification(self.verdict, self.token, self.retry_after, self.notices)
 
     def _take(self, reply: StepReply) -> None:
         self._session = reply.session
@@ -35,6 +37,7 @@ class Dialogue:
         self.notices += told
         self.prompts = prompts_of(reply.step)
         self.verdict, self.retry_after = reply.step.verdict, reply.step.retry_after
+        self.token = reply.step.token
         if self._on_notice is not None:
             for notice in told:
                 self._on_notice(notice)

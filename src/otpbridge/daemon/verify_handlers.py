@@ -181,7 +181,9 @@ def _reply(session: str, step: Question | Outcome, notices: tuple[Notice, ...]) 
             notices = (*notices, Notice(step.prompt.notice))
         return _step(session, notices, prompts=(prompt,))
     said = (*notices, *step.notices)
-    return _step(session, said, verdict=step.verdict, retry_after=step.retry_after, code=_span(step))
+    return _step(
+        session, said, verdict=step.verdict, retry_after=step.retry_after, code=_span(step), token=step.token
+    )
 
 
 def _step(
@@ -192,8 +194,11 @@ def _step(
     verdict: Verdict | None = None,
     retry_after: int | None = None,
     code: Span | None = None,
+    token: str | None = None,
 ) -> StepReply:
-    step = Step(notices=_notices(notices), prompts=prompts, verdict=verdict, retry_after=retry_after, code=code)
+    step = Step(
+        notices=_notices(notices), prompts=prompts, verdict=verdict, retry_after=retry_after, code=code, token=token
+    )
     return StepReply(session=session, step=step)
 
 
