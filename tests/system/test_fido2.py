@@ -8,6 +8,7 @@ import json
 import pytest
 import webkey
 from daemon_rig import Daemon, private_folder, provision
+from fido2 import cbor
 from fido2.client import ClientError
 from fido2.utils import websafe_decode, websafe_encode
 from softkey import SoftKey
@@ -201,9 +202,10 @@ def claimed(key, begun):
     )
     read = json.loads(answer)
     own, other = websafe_decode(read["rawId"]), key.credentials[0].id
-    made = websafe_decode(read["response"]["attestationObject"]).replace(own, other)
+    made = cbor.decode(websafe_decode(read["response"]["attestationObject"]))
+    made |= {"authData": made["authData"].replace(own, other), "fmt": "none", "attStmt": {}}
     read["id"] = read["rawId"] = websafe_encode(other)
-    read["response"]["attestationObject"] = websafe_encode(made)
+    read["response"]["attestationObject"] = websafe_encode(cbor.encode(made))
     return json.dumps(read)
 
 

@@ -57,7 +57,6 @@ _MALFORMED = (
     OverflowError,
     NotImplementedError,
     struct.error,
-    InvalidAttestation,
     UnsupportedAlgorithm,
 )
 
@@ -167,6 +166,8 @@ def _told() -> Iterator[None]:
         yield
     except WebauthnError:
         raise
+    except InvalidAttestation as error:
+        raise WebauthnError("its attestation does not hold") from error
     except ValueError as error:
         raise WebauthnError(_REASONS.get(str(error), "the answer is malformed")) from error
     except _MALFORMED as error:
