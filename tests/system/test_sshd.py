@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pammodule
 import pytest
+import sshdstack
 from daemon_rig import Daemon, private_folder, provision
 from sshdstack import Machine, need_machine
 
-from otpbridge.model import Enforcement
+from otpbridge.model import Enforcement, Verdict
 from otpbridge.wire import messages
 
 pytestmark = pytest.mark.system
@@ -112,6 +113,24 @@ def test_a_wrong_password_ends_before_the_code(machine, daemon, keys):
     assert list(login.prompts) == [PASSWORD]
     assert verdicts(daemon) == []
     assert machine.ssh("alice", [PASSWORDS["alice"], keys["alice"].code()]).ok
+
+
+def test_while_codes_are_not_judged_sshd_asks_for_no_password_instead(daemon, keys, monkeypatch):
+    """On the connection that is told to wait, sshd offers neither its own password method nor another prompt."""
+    both = sshdstack.SSHD.replace("PasswordAuthentication no", "PasswordAuthentication yes")
+    monkeypatch.setattr(sshdstack, "SSHD", both)
+    place = daemon.folder / "machine"
+    place.mkdir()
+    daemon.configure("[policy]\nfirst_wait = 300\n")
+    daemon.reload()
+    with daemon.client() as client:
+        while client.verify("alice", keys["alice"].wrong()[0]).verdict is not Verdict.MAXTRIES:
+            pass
+    with Machine(place, {"sshd": lines(daemon)}, PASSWORDS, sshd="") as machine:
+        login = machine.ssh("alice", [PASSWORDS["alice"], keys["alice"].code(), PASSWORDS["alice"]])
+    assert not login.ok
+    assert list(login.prompts) == [PASSWORD, CODE]
+    assert "Permission denied (publickey)" in login.errors
 
 
 def test_without_the_daemon_nobody_gets_in_and_the_log_says_why(machine, daemon, keys):
