@@ -82,9 +82,9 @@ class ExclusiveConnection(SmartCardConnection):
 
     def close(self) -> None:
         """Leave the key to others."""
-        # A key that was pulled cannot be left, nor one whose pcscd hangs, and there is nothing to do about it. One that
-        # waits for a touch is left when that has come or 15 seconds are over: PC/SC has no way to call it off, so
-        # Ctrl-C ends the wait here, and the key is left by the thread.
+        # A key that was pulled cannot be left, nor one whose pcscd hangs, and there is nothing to do about it.
+        # One that waits for a touch is left when that has come, or 15 seconds are over: PC/SC has no way to call it
+        # off. So Ctrl-C ends the wait here, and the thread leaves the key.
         with suppress(SmartcardException, ReaderServiceError):
             within(_ANSWER_SECONDS, self._card.release)
 
