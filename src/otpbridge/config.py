@@ -235,6 +235,8 @@ class Right(StrEnum):
 
     VERIFY = "verify"
     ENROL = "enrol"
+    MANAGE = "manage"
+    """List, add, remove, reset and invite users."""
     NOTICES = "notices"
     """Hear of what happens to its users (org.otpbridge.Notices)."""
 

@@ -112,6 +112,25 @@ class Happening(enum.StrEnum):
     USER_REMOVED = "user_removed"
 
 
+class Deed(enum.StrEnum):
+    """What the person may know of what happened to their account (Enroll.Activity)."""
+
+    LOGIN = "login"
+    TOKEN_CONFIRMED = Happening.TOKEN_CONFIRMED.value
+    TOKEN_DISABLED = Happening.TOKEN_DISABLED.value
+    TOKEN_ENABLED = Happening.TOKEN_ENABLED.value
+    TOKEN_REVOKED = Happening.TOKEN_REVOKED.value
+    RECOVERY_CODES_MADE = Happening.RECOVERY_CODES_MADE.value
+    REGISTRATION_CODE_ISSUED = Happening.REGISTRATION_CODE_ISSUED.value
+    PASSWORD_SET = Happening.PASSWORD_SET.value
+    USER_RESET = Happening.USER_RESET.value
+    USER_LOCKED = Happening.USER_LOCKED.value
+    USER_UNLOCKED = Happening.USER_UNLOCKED.value
+    USER_EXEMPTED = Happening.USER_EXEMPTED.value
+    EXEMPTION_ENDED = Happening.EXEMPTION_ENDED.value
+    ENFORCEMENT_SET = Happening.ENFORCEMENT_SET.value
+
+
 class Secret:
     """Bytes that never show: not in a repr, not in a format, not in a pickle."""
 

@@ -13,29 +13,77 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from otpbridge.client.results import Verification
+from otpbridge.client.results import OnNotice, Verification
 from otpbridge.client.sync import Client, Conversation
 from otpbridge.errors import ProtocolError, RemoteError, UnavailableError
-from otpbridge.model import Context, Enforcement, Kind, PromptStyle, State, Verdict
+from otpbridge.model import (
+    Algorithm,
+    Context,
+    Deed,
+    Enforcement,
+    Happening,
+    Kind,
+    Notice,
+    NoticeStyle,
+    Prompt,
+    PromptStyle,
+    State,
+    Verdict,
+)
+from otpbridge.wire.messages import (
+    AccountEvent,
+    ConfirmReply,
+    Event,
+    FinishFido2Reply,
+    ManagedUser,
+    RecoveryCodesReply,
+    RegistrationCodeReply,
+    StartFido2Reply,
+    StartReply,
+    TokenFields,
+    TokensReply,
+    Watch,
+    WatchReply,
+)
 
 if TYPE_CHECKING:
     from otpbridge.client.aio import AsyncClient, AsyncConversation
 
 __all__ = [
+    "AccountEvent",
+    "Algorithm",
     "AsyncClient",
     "AsyncConversation",
     "Client",
+    "ConfirmReply",
     "Context",
     "Conversation",
+    "Deed",
     "Enforcement",
+    "Event",
+    "FinishFido2Reply",
+    "Happening",
     "Kind",
+    "ManagedUser",
+    "Notice",
+    "NoticeStyle",
+    "OnNotice",
+    "Prompt",
     "PromptStyle",
     "ProtocolError",
+    "RecoveryCodesReply",
+    "RegistrationCodeReply",
     "RemoteError",
+    "StartFido2Reply",
+    "StartReply",
     "State",
+    "TokenFields",
+    "TokensReply",
     "UnavailableError",
     "Verdict",
     "Verification",
+    "Watch",
+    "WatchReply",
 ]
 
 

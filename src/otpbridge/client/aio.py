@@ -7,7 +7,8 @@ import math
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,18 +28,28 @@ from otpbridge.client.exchange import (
 from otpbridge.client.results import OnNotice, Verification, verification_of
 from otpbridge.model import Algorithm, Context, Enforcement, Kind
 from otpbridge.wire.messages import (
+    AccountEvent,
+    Activity,
+    AddManagedUser,
     ChooseEnforcement,
     Confirm,
     ConfirmReply,
     Discard,
     FinishFido2,
     FinishFido2Reply,
+    Invite,
+    ManagedUser,
+    ManagedUsers,
     NewRecoveryCodes,
     R,
     RecoveryCodesReply,
+    RegistrationCodeReply,
     Remove,
+    RemoveManagedUser,
     Request,
+    Reset,
     SetPassword,
+    ShowManagedUser,
     Start,
     StartFido2,
     StartFido2Reply,
@@ -172,7 +183,7 @@ class AsyncClient:
         finally:
             self._keep(line, exchange)
 
-    async def stream(self, request: Request[R], *, timeout: float | None = None) -> AsyncIterator[R]:  # noqa: ASYNC109 — between replies, not of the whole
+    async def stream(self, request: Request[R], *, timeout: float | None = None) -> AsyncGenerator[R, None]:  # noqa: ASYNC109 — between replies, not of the whole
         """Call with `more` and yield each reply as it comes. Use `contextlib.aclosing` to leave the loop early.
 
         `timeout` is in seconds from one reply to the next; the client's own when left out, `math.inf` waits for ever.
@@ -260,9 +271,9 @@ class AsyncClient:
             )
         )
 
-    async def confirm(self, token: str, code: str) -> ConfirmReply:
-        """Prove a pending token with the code it shows. When `confirmed` is false, `fault` and `hint` say why."""
-        return await self.call(Confirm(token=token, code=code))
+    async def confirm(self, token: str, code: str, *, serials: Sequence[str] = ()) -> ConfirmReply:
+        """Prove a pending token with the code it shows. See `Client.confirm`."""
+        return await self.call(Confirm(token=token, code=code, serials=tuple(serials) or None))
 
     async def start_fido2(self, user: str, *, client: str | None = None, label: str | None = None) -> StartFido2Reply:
         """Begin to register a security key: `options` is for navigator.credentials.create in the browser."""
@@ -295,6 +306,53 @@ class AsyncClient:
     async def set_enforcement(self, user: str, enforcement: Enforcement, *, client: str | None = None) -> None:
         """Ask a second factor of a user always, or only where the user has one."""
         await self.call(ChooseEnforcement(user=user, enforcement=enforcement, client=client))
+
+    async def activity(
+        self, user: str, *, client: str | None = None, count: int | None = None
+    ) -> tuple[AccountEvent, ...]:
+        """What happened to a user's account, newest first, as far as the person may know. See `Client.activity`."""
+        events: list[AccountEvent] = []
+        async with aclosing(self.stream(Activity(user=user, client=client, count=count))) as replies:
+            async for reply in replies:
+                events += reply.events
+        return tuple(events)
+
+    # --- org.otpbridge.Enroll, for who manages users ---
+
+    async def users(
+        self, *, client: str | None = None, after: str | None = None, count: int | None = None
+    ) -> tuple[ManagedUser, ...]:
+        """The users of a client in order of name, for callers with the right `manage`. See `Client.users`."""
+        found: list[ManagedUser] = []
+        async with aclosing(self.stream(ManagedUsers(client=client, after=after, count=count))) as replies:
+            async for reply in replies:
+                found += reply.users
+        return tuple(found)
+
+    async def show_user(self, user: str, *, client: str | None = None) -> ManagedUser:
+        """One user of a client."""
+        return (await self.call(ShowManagedUser(user=user, client=client))).user
+
+    async def add_user(self, user: str, *, client: str | None = None) -> ManagedUser:
+        """Add a user."""
+        return (await self.call(AddManagedUser(user=user, client=client))).user
+
+    async def remove_user(self, user: str, *, client: str | None = None, reason: str | None = None) -> None:
+        """Delete a user with all tokens; not one who is locked (`Locked`). See `Client.remove_user`."""
+        await self.call(RemoveManagedUser(user=user, client=client, reason=reason))
+
+    async def reset(
+        self, user: str, *, client: str | None = None, keep_enforcement: bool = False, reason: str | None = None
+    ) -> int:
+        """For a lost phone: revoke every token but the password; the number of them. See `Client.reset`."""
+        request = Reset(user=user, client=client, keep_enforcement=keep_enforcement or None, reason=reason)
+        return (await self.call(request)).revoked
+
+    async def invite(
+        self, user: str, *, client: str | None = None, seconds: int | None = None, reason: str | None = None
+    ) -> RegistrationCodeReply:
+        """Issue a registration code, which stands in for an authenticator once. See `Client.invite`."""
+        return await self.call(Invite(user=user, client=client, seconds=seconds, reason=reason))
 
     # --- connections ---
 

@@ -15,18 +15,28 @@ from otpbridge.client.line import Line
 from otpbridge.client.results import OnNotice, Verification, verification_of
 from otpbridge.model import Algorithm, Context, Enforcement, Kind
 from otpbridge.wire.messages import (
+    AccountEvent,
+    Activity,
+    AddManagedUser,
     ChooseEnforcement,
     Confirm,
     ConfirmReply,
     Discard,
     FinishFido2,
     FinishFido2Reply,
+    Invite,
+    ManagedUser,
+    ManagedUsers,
     NewRecoveryCodes,
     R,
     RecoveryCodesReply,
+    RegistrationCodeReply,
     Remove,
+    RemoveManagedUser,
     Request,
+    Reset,
     SetPassword,
+    ShowManagedUser,
     Start,
     StartFido2,
     StartFido2Reply,
@@ -197,9 +207,12 @@ class Client:
             )
         )
 
-    def confirm(self, token: str, code: str) -> ConfirmReply:
-        """Prove a pending token with the code it shows. When `confirmed` is false, `fault` and `hint` say why."""
-        return self.call(Confirm(token=token, code=code))
+    def confirm(self, token: str, code: str, *, serials: Sequence[str] = ()) -> ConfirmReply:
+        """Prove a pending token with the code it shows. When `confirmed` is false, `fault` and `hint` say why.
+
+        `serials` are those of the hardware keys that the token was put on.
+        """
+        return self.call(Confirm(token=token, code=code, serials=tuple(serials) or None))
 
     def start_fido2(self, user: str, *, client: str | None = None, label: str | None = None) -> StartFido2Reply:
         """Begin to register a security key: `options` is for navigator.credentials.create in the browser."""
@@ -232,6 +245,60 @@ class Client:
     def set_enforcement(self, user: str, enforcement: Enforcement, *, client: str | None = None) -> None:
         """Ask a second factor of a user always, or only where the user has one."""
         self.call(ChooseEnforcement(user=user, enforcement=enforcement, client=client))
+
+    def activity(self, user: str, *, client: str | None = None, count: int | None = None) -> tuple[AccountEvent, ...]:
+        """What happened to a user's account, newest first, as far as the person may know.
+
+        `count` is 20 when left out, and 100 at most. Why a login was refused is not in it.
+        """
+        replies = self.stream(Activity(user=user, client=client, count=count))
+        return tuple(event for reply in replies for event in reply.events)
+
+    # --- org.otpbridge.Enroll, for who manages users ---
+
+    def users(
+        self, *, client: str | None = None, after: str | None = None, count: int | None = None
+    ) -> tuple[ManagedUser, ...]:
+        """The users of a client in order of name, for callers with the right `manage`.
+
+        The next `count` after the name `after`; without them, all from the first.
+        """
+        replies = self.stream(ManagedUsers(client=client, after=after, count=count))
+        return tuple(user for reply in replies for user in reply.users)
+
+    def show_user(self, user: str, *, client: str | None = None) -> ManagedUser:
+        """One user of a client."""
+        return self.call(ShowManagedUser(user=user, client=client)).user
+
+    def add_user(self, user: str, *, client: str | None = None) -> ManagedUser:
+        """Add a user."""
+        return self.call(AddManagedUser(user=user, client=client)).user
+
+    def remove_user(self, user: str, *, client: str | None = None, reason: str | None = None) -> None:
+        """Delete a user with all tokens; not one whom an administrator has locked (`Locked`).
+
+        `reason` is for the audit log, as in the next two calls: say who asked you for it.
+        """
+        self.call(RemoveManagedUser(user=user, client=client, reason=reason))
+
+    def reset(
+        self, user: str, *, client: str | None = None, keep_enforcement: bool = False, reason: str | None = None
+    ) -> int:
+        """For a lost phone: revoke every token but the password; the number of them.
+
+        The user is asked for no second factor then, unless `keep_enforcement`, and is told at the next login.
+        """
+        request = Reset(user=user, client=client, keep_enforcement=keep_enforcement or None, reason=reason)
+        return self.call(request).revoked
+
+    def invite(
+        self, user: str, *, client: str | None = None, seconds: int | None = None, reason: str | None = None
+    ) -> RegistrationCodeReply:
+        """Issue a registration code: it stands in for an authenticator once, within so many seconds (a day).
+
+        It is in this reply and never again.
+        """
+        return self.call(Invite(user=user, client=client, seconds=seconds, reason=reason))
 
     # --- connections ---
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from otpbridge import __version__
+from otpbridge.daemon import people
 from otpbridge.daemon.accounts import LookupFailedError
 from otpbridge.daemon.desk import (
     Counter,
@@ -18,14 +19,12 @@ from otpbridge.daemon.desk import (
     user_fields,
     user_of,
 )
-from otpbridge.daemon.enroll_handlers import active_token, enforcing, replace_token, revoking
+from otpbridge.daemon.enroll_handlers import enforcing, revoking
 from otpbridge.daemon.explain import explain
 from otpbridge.daemon.judge import Subject
 from otpbridge.daemon.policy import Authority
-from otpbridge.enroll.names import check_text
 from otpbridge.errors import EnrolError, StoreError
 from otpbridge.model import Context, Enforcement, Kind, State
-from otpbridge.otp import recovery
 from otpbridge.otp.drift import resynchronise
 from otpbridge.otp.totp import time_step
 from otpbridge.store import schema, tokens, users
@@ -33,7 +32,6 @@ from otpbridge.store.tokens import StoredToken, WrongStateError
 from otpbridge.store.users import UserState
 from otpbridge.store.writer import Transaction
 from otpbridge.vault.keys import KeyPlace
-from otpbridge.vault.seal import token_identity
 from otpbridge.wire.messages import (
     AddUser,
     DisableToken,
@@ -68,12 +66,7 @@ from otpbridge.wire.messages import (
 from otpbridge.wire.service import Call
 
 _PAGE = 100
-_DAY = 86_400
-_LONGEST_EXEMPTION = 30 * _DAY
-_SHORTEST_REGISTRATION = 60
-_LONGEST_REGISTRATION = 30 * _DAY
-_LONGEST_REASON = 500
-_RESET = "Your second factor was reset by an administrator. If you did not ask for that, tell them now."
+_LONGEST_EXEMPTION = 30 * people.DAY
 
 
 class AdminCounter(Counter):
@@ -88,13 +81,7 @@ class AdminCounter(Counter):
     async def add_user(self, call: Call, asked: AddUser) -> UserReply:
         """Add a user."""
         client, user = client_of(asked.client), user_of(asked.user)
-        check_text(user, "user name")
-
-        def work(transaction: Transaction) -> None:
-            users.add(transaction, client, user)
-            transaction.audit(event(call, "user added", client=client, user=user))
-
-        await self.desk.change(work)
+        await self.desk.change(people.adding(call, client, user))
         return self._user(client, user)
 
     async def show_user(self, call: Call, asked: ShowUser) -> ShowUserReply:
@@ -109,12 +96,7 @@ class AdminCounter(Counter):
     async def remove_user(self, call: Call, asked: RemoveUser) -> Empty:
         """Delete a user with all tokens."""
         client, user = client_of(asked.client), user_of(asked.user)
-
-        def work(transaction: Transaction) -> None:
-            users.remove(transaction, client, user)
-            transaction.audit(event(call, "user removed", client=client, user=user))
-
-        await self.desk.change(work)
+        await self.desk.change(people.removing(call, client, user))
         return Empty()
 
     async def list_users(self, call: Call, asked: ListUsers) -> UsersReply:
@@ -139,18 +121,7 @@ class AdminCounter(Counter):
     async def reset_user(self, call: Call, asked: ResetUser) -> ResetReply:
         """For a lost phone: no tokens, no back-off, optional."""
         client, user = client_of(asked.client), user_of(asked.user)
-        keep = bool(asked.keep_enforcement)
-
-        def work(transaction: Transaction) -> int:
-            if not keep:
-                users.enforce(transaction, client, user, Enforcement.OPTIONAL)
-            users.leave_notice(transaction, client, user, _RESET)
-            revoked = tokens.revoke_all(transaction, client, user)
-            users.forget(transaction, client, user)
-            detail: dict[str, str | int | bool] = {"revoked": len(revoked), "enforcement kept": keep}
-            transaction.audit(event(call, "user reset", client=client, user=user, detail=detail))
-            return len(revoked)
-
+        work = people.resetting(call, client, user, keep=bool(asked.keep_enforcement))
         return ResetReply(revoked=await self.desk.change(work))
 
     async def exempt_user(self, call: Call, asked: ExemptUser) -> UserReply:
@@ -165,7 +136,7 @@ class AdminCounter(Counter):
             users.exempt(transaction, client, user, until)
             name = "user exempted" if seconds else "exemption ended"
             detail: dict[str, str | int | bool] | None = {"seconds": seconds} if seconds else None
-            reason = _text(asked.reason)
+            reason = people.reason_of(asked.reason)
             transaction.audit(event(call, name, client=client, user=user, reason=reason, detail=detail))
 
         await self.desk.change(work)
@@ -173,7 +144,7 @@ class AdminCounter(Counter):
 
     async def lock_user(self, call: Call, asked: LockUser) -> UserReply:
         """Let a user in nowhere."""
-        return await self._lock(call, asked.client, asked.user, _text(asked.reason), locked=True)
+        return await self._lock(call, asked.client, asked.user, people.reason_of(asked.reason), locked=True)
 
     async def unlock_user(self, call: Call, asked: UnlockUser) -> UserReply:
         """Let a user in again, and forget the back-off."""
@@ -182,22 +153,7 @@ class AdminCounter(Counter):
     async def issue_registration_code(self, call: Call, asked: IssueRegistrationCode) -> RegistrationCodeReply:
         """A code that stands in for an authenticator once; the only reply that holds it."""
         client, user = client_of(asked.client), user_of(asked.user)
-        seconds = _DAY if asked.seconds is None else asked.seconds
-        if not _SHORTEST_REGISTRATION <= seconds <= _LONGEST_REGISTRATION:
-            raise invalid("seconds")
-        desk = self.desk
-        code, record = recovery.registration_code(desk.random)
-        now = int(desk.clock())
-        token = active_token(desk, Kind.REGISTRATION, client, user, expires_at=now + seconds)
-        sealed = desk.store.vault.seal(record.pack(), token_identity(token))
-
-        def work(transaction: Transaction) -> None:
-            if users.find(transaction.connection, client, user) is None:
-                raise users.NoSuchUserError(client, user)
-            replace_token(call, transaction, token, sealed, "registration code issued")
-
-        await desk.change(work)
-        return RegistrationCodeReply(token=token.id, code=code.reveal().decode(), expires_at=now + seconds)
+        return await people.invite(self.desk, call, client, user, asked.seconds)
 
     async def explain_stack(self, call: Call, asked: ExplainStack) -> ExplainStackReply:
         """What would happen to a user at a stack, and why."""
@@ -343,13 +299,6 @@ class AdminCounter(Counter):
 
         await self.desk.change(work)
         return TokenReply(token=token_fields(self._find(token_id).token))
-
-
-def _text(reason: str | None) -> str | None:
-    """A reason that an admin gives, for the audit log. Raises InvalidParameter."""
-    if reason is not None and len(reason) > _LONGEST_REASON:
-        raise invalid("reason")
-    return reason or None
 
 
 def _tokens(page: Sequence[StoredToken]) -> TokenListReply:

@@ -10,7 +10,13 @@ from typing import Any
 from otpbridge.daemon.stacks import UnknownStackError
 from otpbridge.errors import EnrolError, OtpBridgeError
 from otpbridge.store.tokens import LastTokenError, NoSuchTokenError, SpentError, WrongStateError
-from otpbridge.store.users import NoAuthenticatorError, NoSuchUserError, NotConfirmedError, UserExistsError
+from otpbridge.store.users import (
+    LockedUserError,
+    NoAuthenticatorError,
+    NoSuchUserError,
+    NotConfirmedError,
+    UserExistsError,
+)
 from otpbridge.wire.messages import ADMIN
 from otpbridge.wire.service import Call, VarlinkError
 
@@ -19,6 +25,7 @@ log = logging.getLogger(__name__)
 _NAMED: dict[type[OtpBridgeError], tuple[str, Callable[[Any], dict[str, Any]]]] = {
     NoSuchUserError: ("NoSuchUser", lambda error: {"user": error.user, "client": error.client}),
     UserExistsError: ("UserExists", lambda error: {"user": error.user, "client": error.client}),
+    LockedUserError: ("Locked", lambda error: {"user": error.user, "client": error.client}),
     NotConfirmedError: ("NotConfirmed", lambda error: {"user": error.user, "client": error.client}),
     NoSuchTokenError: ("NoSuchToken", lambda error: {"token": error.token}),
     WrongStateError: ("WrongState", lambda error: {"token": error.token, "state": error.state}),

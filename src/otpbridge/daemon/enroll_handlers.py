@@ -364,11 +364,13 @@ def _serials(given: Sequence[str]) -> tuple[str, ...]:
     return tuple(given)
 
 
-def replace_token(call: Call, transaction: Transaction, token: Token, sealed: bytes, name: str) -> None:
+def replace_token(
+    call: Call, transaction: Transaction, token: Token, sealed: bytes, name: str, *, reason: str | None = None
+) -> None:
     """Put a token in place of the one like it."""
     for older in tokens.put(transaction, token, sealed, None):
         transaction.audit(token_event(call, "token revoked", token, older, f"replaced by {token.id}"))
-    transaction.audit(token_event(call, name, token))
+    transaction.audit(token_event(call, name, token, reason=reason))
 
 
 def _explain(desk: Desk, token: Token, seed: Secret, code: str, now: float) -> Fault | None:

@@ -349,7 +349,7 @@ class Judge:
         attempt, subject = conversation.attempt, conversation.subject
         if not attempt.judged and verdict is not Verdict.SUCCESS:
             # Nothing was guessed, so nothing is counted.
-            return await self._note(subject, Outcome(verdict, reason))
+            return await self._note(subject, Outcome(verdict, reason), detail={"unanswered": True})
         passed = verdict is Verdict.SUCCESS
         outcome: Outcome = await self._store.settle(
             _settlement(

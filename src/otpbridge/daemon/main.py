@@ -22,6 +22,7 @@ from typing import Any
 from otpbridge import __version__, config
 from otpbridge.config import Config
 from otpbridge.daemon import sockets, systemd
+from otpbridge.daemon.activity import ActivityCounter
 from otpbridge.daemon.admin_handlers import AdminCounter
 from otpbridge.daemon.answers import guarded, said
 from otpbridge.daemon.audit_handlers import AuditDesk
@@ -34,6 +35,7 @@ from otpbridge.daemon.judge import Judge
 from otpbridge.daemon.key_handlers import KeyDesk
 from otpbridge.daemon.notice_handlers import NoticesCounter
 from otpbridge.daemon.outside import Shelter, brief
+from otpbridge.daemon.people_handlers import PeopleCounter
 from otpbridge.daemon.policy import Rights, uid_of
 from otpbridge.daemon.stacks import Stacks
 from otpbridge.daemon.verify_handlers import VerifyCounter
@@ -55,6 +57,8 @@ _SWITCH_SECONDS = 0.001
 _PR_SET_DUMPABLE = 4
 
 _STREAMING = (
+    messages.Activity,
+    messages.ManagedUsers,
     messages.ListUsers,
     messages.ListTokens,
     messages.AuditTail,
@@ -172,6 +176,7 @@ class Daemon:
         admin = name == "admin"
         desk = self._desk
         verify, enroll = VerifyCounter(desk, admin=admin), Fido2Counter(desk, admin=admin)
+        people = PeopleCounter(desk, admin=admin)
         handlers: dict[type[messages.Request[Any]], Callable[..., Awaitable[Any]]] = {
             messages.Check: verify.check,
             messages.Begin: verify.begin,
@@ -188,6 +193,13 @@ class Daemon:
             messages.Tokens: enroll.list_tokens,
             messages.Remove: enroll.remove,
             messages.ChooseEnforcement: enroll.set_enforcement,
+            messages.Activity: ActivityCounter(desk, admin=admin).activity,
+            messages.ManagedUsers: people.list_users,
+            messages.ShowManagedUser: people.show_user,
+            messages.AddManagedUser: people.add_user,
+            messages.RemoveManagedUser: people.remove_user,
+            messages.Reset: people.reset,
+            messages.Invite: people.invite,
             messages.Watch: NoticesCounter(desk, self._board, admin=admin).watch,
         }
         interfaces = [VERIFY, ENROLL, NOTICES]

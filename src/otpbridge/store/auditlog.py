@@ -60,6 +60,16 @@ class _Line(msgspec.Struct, omit_defaults=True):
     detail: dict[str, str | int | bool] | None = None
 
 
+class _About(msgspec.Struct):
+    """Whom a line is about."""
+
+    client: str | None = None
+    user: str | None = None
+
+
+_decode_about = msgspec.json.Decoder(_About).decode
+
+
 class AuditLog:
     """Appends under one key, and checks."""
 
@@ -94,7 +104,7 @@ class AuditLog:
             sequence += 1
             mac = hmac.digest(key, bytes(mac) + sequence.to_bytes(8, "big") + entry, hashlib.sha256)
             rows.append(AuditRow(sequence, entry.decode()))
-            values.append({"s": sequence, "e": rows[-1].entry, "m": mac})
+            values.append({"s": sequence, "c": event.client, "n": event.user, "e": rows[-1].entry, "m": mac})
         self._insert(cursor, values)
         self._move.run(cursor, s=sequence, m=mac)
         return rows
@@ -123,7 +133,7 @@ class AuditLog:
         rows = connection.execution_options(yield_per=1000).execute(
             select(tables.audit).order_by(tables.audit.c.sequence)
         )
-        for sequence, entry, stored in rows:
+        for sequence, client, name, entry, stored in rows:
             count += 1
             if sequence != count:
                 fault = f"entry {count} is missing"
@@ -131,6 +141,10 @@ class AuditLog:
             mac = hmac.digest(key, mac + sequence.to_bytes(8, "big") + entry.encode(), hashlib.sha256)
             if not hmac.compare_digest(mac, bytes(stored)):
                 fault = f"entry {count} was changed, or stands where another one stood"
+                break
+            about = _decode_about(entry)
+            if (client, name) != (about.client, about.user):
+                fault = f"entry {count} is put down to somebody whom it is not about"
                 break
             if expected and expected[0] == count and not hmac.compare_digest(mac, expected[1]):
                 fault = f"entry {count} is not the one of the anchor: the log was replaced"
@@ -172,6 +186,20 @@ def after(connection: Connection, sequence: int, most: int) -> list[AuditRow]:
         .limit(most)
     ).all()
     return [AuditRow(row.sequence, row.entry) for row in rows]
+
+
+def of_user(connection: Connection, client: str, name: str, before: int | None, most: int) -> list[AuditRow]:
+    """The rows about a user, newest first, `most` at most: from the end, or from before a sequence."""
+    audit = tables.audit
+    query = (
+        select(audit.c.sequence, audit.c.entry)
+        .where(audit.c.client == client, audit.c.name == name)
+        .order_by(audit.c.sequence.desc())
+        .limit(most)
+    )
+    if before is not None:
+        query = query.where(audit.c.sequence < before)
+    return [AuditRow(row.sequence, row.entry) for row in connection.execute(query)]
 
 
 def _parse_anchor(text: str) -> tuple[int, bytes]:

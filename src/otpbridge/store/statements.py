@@ -232,11 +232,13 @@ def head() -> Select[Any]:
 
 
 def append(rows: int) -> Executable:
-    """So many audit rows at once, bound as s0, e0, m0, s1, …"""
+    """So many audit rows at once, bound as s0, c0, n0, e0, m0, s1, …"""
     return insert(tables.audit).values(
         [
             {
                 "sequence": bindparam(f"s{place}", type_=BigInteger),
+                "client": bindparam(f"c{place}", type_=Text),
+                "name": bindparam(f"n{place}", type_=Text),
                 "entry": bindparam(f"e{place}", type_=Text),
                 "mac": bindparam(f"m{place}", type_=LargeBinary),
             }

@@ -103,13 +103,17 @@ seen = Table(
     Index(None, "at"),
 )
 
-# Append-only. `entry` is the JSON text that `mac` covers, together with the sequence and the mac before it.
+# Append-only. `entry` is the JSON text that `mac` covers, together with the sequence and the mac before it. `client`
+# and `name` say whom it is about, as `entry` does, for those who look for one user.
 audit = Table(
     "audit",
     metadata,
     Column("sequence", Number, primary_key=True, autoincrement=False),
+    Column("client", Text),
+    Column("name", Text),
     Column("entry", Text, nullable=False),
     Column("mac", LargeBinary, nullable=False),
+    Index(None, "client", "name", "sequence"),
 )
 
 # Small things there is one of: the sealed store secret, the audit log's head.

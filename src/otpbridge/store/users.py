@@ -41,6 +41,14 @@ class UserExistsError(ConflictError):
         super().__init__(f"user {user} of client {client} exists already")
 
 
+class LockedUserError(ConflictError):
+    """An administrator has locked the user, and only one may do this now."""
+
+    def __init__(self, client: str, user: str) -> None:
+        self.client, self.user = client, user
+        super().__init__(f"user {user} of client {client} is locked: an administrator has to unlock them first")
+
+
 class NotConfirmedError(ConflictError):
     """`required` is refused while the user has no active authenticator."""
 
@@ -155,14 +163,19 @@ def page(
     ]
 
 
-def remove(transaction: Transaction, client: str, name: str) -> None:
-    """Delete a user with tokens and back-off. Raises NoSuchUserError."""
+def remove(transaction: Transaction, client: str, name: str, *, spare_locked: bool = False) -> None:
+    """Delete a user with tokens and back-off; with `spare_locked`, not one who is locked.
+
+    Raises NoSuchUserError or LockedUserError.
+    """
     user = tables.user
-    gone = transaction.connection.execute(
-        delete(user).where(user.c.client == client, user.c.name == name).returning(user.c.id)
-    ).all()
-    if not gone:
-        raise NoSuchUserError(client, name)
+    change = delete(user).where(user.c.client == client, user.c.name == name)
+    if spare_locked:
+        change = change.where(user.c.locked_at.is_(None))
+    if not transaction.connection.execute(change.returning(user.c.id)).all():
+        if find(transaction.connection, client, name) is None:
+            raise NoSuchUserError(client, name)
+        raise LockedUserError(client, name)
     forget(transaction, client, name)
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
-from otpbridge.model import Algorithm, Enforcement, Kind, NoticeStyle, PromptStyle, State, Verdict
+from otpbridge.model import Algorithm, Deed, Enforcement, Kind, NoticeStyle, PromptStyle, State, Verdict
 
 VERIFY = "org.otpbridge.Verify"
 ENROLL = "org.otpbridge.Enroll"
@@ -294,6 +294,106 @@ class ChooseEnforcement(Request[Empty]):
     client: str | None = None
 
 
+class AccountEvent(Message):
+    at: float
+    event: Deed
+    let_in: bool | None = None
+    kind: Kind | None = None
+    label: str | None = None
+    service: str | None = None
+    rhost: str | None = None
+    enforcement: Enforcement | None = None
+
+
+class ActivityReply(Message):
+    events: tuple[AccountEvent, ...]
+
+
+class Activity(Request[ActivityReply]):
+    METHOD = f"{ENROLL}.Activity"
+    REPLY = ActivityReply
+    user: str
+    client: str | None = None
+    count: int | None = None
+
+
+class ManagedUser(Message):
+    name: str
+    client: str
+    enforcement: Enforcement
+    locked: bool
+    created_at: int
+    active_tokens: int
+    own: Enforcement | None = None
+    retry_after: int | None = None
+
+
+class ManagedUsersReply(Message):
+    users: tuple[ManagedUser, ...]
+
+
+class ManagedUsers(Request[ManagedUsersReply]):
+    METHOD = f"{ENROLL}.Users"
+    REPLY = ManagedUsersReply
+    client: str | None = None
+    after: str | None = None
+    count: int | None = None
+
+
+class ManagedUserReply(Message):
+    user: ManagedUser
+
+
+class ShowManagedUser(Request[ManagedUserReply]):
+    METHOD = f"{ENROLL}.ShowUser"
+    REPLY = ManagedUserReply
+    user: str
+    client: str | None = None
+
+
+class AddManagedUser(Request[ManagedUserReply]):
+    METHOD = f"{ENROLL}.AddUser"
+    REPLY = ManagedUserReply
+    user: str
+    client: str | None = None
+
+
+class RemoveManagedUser(Request[Empty]):
+    METHOD = f"{ENROLL}.RemoveUser"
+    REPLY = Empty
+    user: str
+    client: str | None = None
+    reason: str | None = None
+
+
+class ResetReply(Message):
+    revoked: int
+
+
+class Reset(Request[ResetReply]):
+    METHOD = f"{ENROLL}.Reset"
+    REPLY = ResetReply
+    user: str
+    client: str | None = None
+    keep_enforcement: bool | None = None
+    reason: str | None = None
+
+
+class RegistrationCodeReply(Message):
+    token: str
+    code: str
+    expires_at: int
+
+
+class Invite(Request[RegistrationCodeReply]):
+    METHOD = f"{ENROLL}.Invite"
+    REPLY = RegistrationCodeReply
+    user: str
+    client: str | None = None
+    seconds: int | None = None
+    reason: str | None = None
+
+
 # --- org.otpbridge.Admin ----------------------------------------------------------------------------------
 
 
@@ -360,10 +460,6 @@ class SetEnforcement(Request[UserReply]):
     force: bool | None = None
 
 
-class ResetReply(Message):
-    revoked: int
-
-
 class ResetUser(Request[ResetReply]):
     METHOD = f"{ADMIN}.ResetUser"
     REPLY = ResetReply
@@ -394,12 +490,6 @@ class UnlockUser(Request[UserReply]):
     REPLY = UserReply
     user: str
     client: str | None = None
-
-
-class RegistrationCodeReply(Message):
-    token: str
-    code: str
-    expires_at: int
 
 
 class IssueRegistrationCode(Request[RegistrationCodeReply]):

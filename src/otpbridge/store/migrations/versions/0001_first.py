@@ -66,9 +66,12 @@ def upgrade() -> None:
     op.create_table(
         "audit",
         sa.Column("sequence", Number, primary_key=True, autoincrement=False),
+        sa.Column("client", sa.Text),
+        sa.Column("name", sa.Text),
         sa.Column("entry", sa.Text, nullable=False),
         sa.Column("mac", sa.LargeBinary, nullable=False),
     )
+    op.create_index("ix_audit_client_name_sequence", "audit", ["client", "name", "sequence"])
     op.create_table(
         "meta",
         sa.Column("name", sa.Text, primary_key=True),
