@@ -343,6 +343,39 @@ def test_the_account_phase_can_want_a_code_shown_just_before(tmp_path):
     on_bench(tmp_path, work, config='[policy]\naccount = "verified"\n')
 
 
+def test_who_has_shown_a_verifier_of_another_package_what_it_wants_passes_the_account_phase(tmp_path):
+    """It knows the user where the store has no token of theirs; a first factor and `permit` show nothing."""
+
+    class Word:
+        """Judges by itself."""
+
+        def __init__(self, factor):
+            self.factor = factor
+
+        async def verify(self, attempt):
+            return (
+                Verdict.SUCCESS
+                if await attempt.ask(Prompt("Word: ", answer="word")) == "please"
+                else Verdict.AUTH_ERR
+            )
+
+    for factor, verdict in ((Factor.SECOND, Verdict.SUCCESS), (Factor.FIRST, Verdict.PERM_DENIED)):
+
+        async def work(bench, verdict=verdict):
+            async def account(source):
+                return (await bench.judge.account(bench.subject("mona", rhost=source))).verdict
+
+            await bench.rig.change(lambda t: users.ensure(t, "local", "mona"))
+            await bench.enforce(Enforcement.REQUIRED, "mona")
+            assert (await bench.check("no", user="mona", rhost="203.0.113.7")).verdict is Verdict.AUTH_ERR
+            assert await account("203.0.113.7") is Verdict.PERM_DENIED
+            assert (await bench.check("please", user="mona", rhost="203.0.113.7")).verdict is Verdict.SUCCESS
+            assert await account("203.0.113.7") is verdict
+            assert await account("203.0.113.8") is Verdict.PERM_DENIED
+
+        on_bench(tmp_path / factor.value, work, verifiers=(Word(factor),), rules=["required v0"])
+
+
 # --- which stack ---
 
 

@@ -98,6 +98,9 @@ def test_an_answer_is_good_once(daemon, portal):
         assert [prompt.style for prompt in again.prompts] == [PromptStyle.HIDDEN]
         assert again.answer("").verdict is Verdict.AUTH_ERR
     assert login(portal, "bea", key) is Verdict.SUCCESS
+    last = [entry for entry in daemon.audit() if entry.user == "bea"][-1]
+    assert last.verdict == "success"
+    assert not last.detail
 
 
 def test_the_answer_to_one_conversation_is_none_in_another(portal):

@@ -111,6 +111,7 @@ class StoreAttempt:
         "reason",
         "reserve",
         "reserved",
+        "second_factor",
         "spends",
         "split",
         "splitter",
@@ -152,6 +153,7 @@ class StoreAttempt:
         self.questions_left = questions
         self.keys = keys
         self.first_factor = False
+        self.second_factor = False
         self.blocked = False
         self.failed: list[str] = []
         self.judged = False

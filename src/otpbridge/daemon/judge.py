@@ -438,7 +438,6 @@ def _settlement(
     conclude: Callable[[Ruling], Any],
 ) -> Settlement[Any]:
     source = subject.context.rhost
-    shown = passed and (bool(attempt.spends) or attempt.enrolled is not None)
     return Settlement(
         subject=users.subject_key(subject.client, subject.user),
         source=users.source_key(source) if source else None,
@@ -448,7 +447,7 @@ def _settlement(
         rule=case.rule,
         conclude=conclude,
         reserved=tuple(attempt.reserved),
-        sighting=case.sighting if shown else None,
+        sighting=case.sighting if passed and attempt.second_factor else None,
     )
 
 
@@ -464,7 +463,7 @@ def _sighting(subject: Subject) -> Sighting | None:
 def _used(attempt: StoreAttempt) -> Detail | None:
     """What the audit log says of a success with a code that stands in for an authenticator."""
     for token, spend in attempt.spends:
-        if isinstance(spend, Strike):
+        if token.kind is Kind.RECOVERY and isinstance(spend, Strike):
             return {"recovery code of": token.id, "left": codes_left(token.moving_factor | spend.bit)}
         if token.kind is Kind.REGISTRATION:
             return {"registration code": token.id}

@@ -35,6 +35,8 @@ class StackAttempt(Attempt, Protocol):
     mode: Mode
     first_factor: bool
     """Whether a first factor has passed."""
+    second_factor: bool
+    """Whether a second factor has."""
     blocked: bool
     """Whether back-off has turned the attempt away."""
     failed: list[str]
@@ -107,6 +109,8 @@ class Stack:
                 log.error("verifier %s is a first factor and said `ignore`", made.name)
                 return Verdict.AUTHINFO_UNAVAIL
             attempt.first_factor |= verdict is Verdict.SUCCESS
+        elif made.factor is Factor.SECOND:
+            attempt.second_factor |= verdict is Verdict.SUCCESS
         return verdict
 
 
