@@ -47,11 +47,13 @@ def grey(data: bytes, what: str) -> tuple[Image.Image, ...]:
         raise EnrolError(f"{what} is larger than {LONGEST >> 20} MiB")
     try:
         with warnings.catch_warnings():
+            # What is odd about a picture is of no interest where it can be read.
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             opened = Image.open(io.BytesIO(data), formats=_FORMATS)
-        if opened.width * opened.height > _PIXELS:
-            raise EnrolError(_too_large(what))
-        return tuple(_grounds(opened))
+            if opened.width * opened.height > _PIXELS:
+                raise EnrolError(_too_large(what))
+            return tuple(_grounds(opened))
     except UnidentifiedImageError:
         raise EnrolError(f"{what} is no picture in a format that is read here: {_WORDS}") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):

@@ -26,11 +26,13 @@ _LIGHT = 128
 _SMALLEST = 21
 """Pixels: the modules of the smallest QR code (ISO/IEC 18004 §6.1)."""
 _SQUARE = 1.15
+"""How much longer than wide a code may seem."""
 _DEEPEST = 12
 _MOST_ISLANDS = 400
 _MARGIN = 24
-"""Pixels of quiet zone put around what has none, after it was enlarged to 3 pixels a module at the least."""
+"""Pixels of quiet zone put around what has none."""
 _FRAME = 4
+"""Pixels of a line around a code that are taken off to see what is within."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,6 @@ def _all_ways(image: Image.Image) -> Iterator[Code]:
     from PIL import Image as pil  # noqa: N813, PLC0415 - it may be missing
 
     yield from _read(image)
-    yield from _read(image, by_histogram=True)
     for tile in _tiles(image):
         part = image.crop((tile.left, tile.top, tile.right, tile.bottom))
         large = part.resize((part.width * _ENLARGED, part.height * _ENLARGED), pil.Resampling.LANCZOS)
@@ -83,18 +84,13 @@ def _all_ways(image: Image.Image) -> Iterator[Code]:
             yield from _read_padded(image, island, 255 if dark_page else 0)
 
 
-def _read(
-    image: Image.Image, left: int = 0, top: int = 0, factor: int = 1, *, by_histogram: bool = False
-) -> Iterator[Code]:
+def _read(image: Image.Image, left: int = 0, top: int = 0, factor: int = 1) -> Iterator[Code]:
     """What zxing finds in a part of the picture that was cut out at `left`, `top` and enlarged."""
     with libraries():
         import zxingcpp  # noqa: PLC0415 - it may be missing
 
-    binarizer = zxingcpp.Binarizer.GlobalHistogram if by_histogram else zxingcpp.Binarizer.LocalAverage
     formats = zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode)
-    for code in zxingcpp.read_barcodes(
-        image, formats=formats, binarizer=binarizer, text_mode=zxingcpp.TextMode.Plain
-    ):
+    for code in zxingcpp.read_barcodes(image, formats=formats, text_mode=zxingcpp.TextMode.Plain):
         corners = [
             code.position.top_left,
             code.position.top_right,
@@ -165,12 +161,8 @@ def _runs(filled: list[int]) -> list[tuple[int, int]]:
 
 
 def _read_padded(image: Image.Image, island: Box, ground: int) -> Iterator[Code]:
-    from PIL import Image as pil  # noqa: N813, PLC0415 - it may be missing
-    from PIL import ImageOps  # noqa: PLC0415
+    from PIL import ImageOps  # noqa: PLC0415 - it may be missing
 
     part = image.crop((island.left, island.top, island.right, island.bottom))
-    factor = 3 if part.width < 400 else 1
-    large = part.resize((part.width * factor, part.height * factor), pil.Resampling.NEAREST)
-    padded = ImageOps.expand(large, _MARGIN, ground)
-    for code in _read(padded, factor=factor):
+    for code in _read(ImageOps.expand(part, _MARGIN, ground)):
         yield Code(code.text, island)
