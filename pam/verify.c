@@ -20,6 +20,7 @@ enum {
 /* By these texts of the daemon's the module tells what is asked for; anything else is a secret of unknown kind. */
 static const char code_prompt[] = "Verification code: ";
 static const char password_prompt[] = "Password: ";
+static const char pin_prompt[] = "Security key PIN: "; /* the end of it; before that may be why it is asked again */
 
 static const char forward_prompt[] = "Password & verification code: ";
 
@@ -31,6 +32,7 @@ struct verify {
     bool asked;        /* the person was asked something */
     const char *given; /* what may answer the first prompt, from an earlier module; or NULL */
     bool given_used;   /* it did, in this conversation */
+    bool past_first;   /* the first prompt was answered; a PIN is for a key alone, and does not count */
     char combined[CONVERSE_ANSWER_MAX + 1]; /* the first answer, with forward_pass */
     struct reply reply;
     struct varlink link;
@@ -86,6 +88,16 @@ static void show_notices(const struct verify *verify, bool errors_only)
             converse_notify(verify->pamh, &reply->notices[i]);
 }
 
+/* With PAM_SILENT too (sudo's default): what the person has to do is no mere message. */
+static void show_streamed(const struct verify *verify)
+{
+    const struct reply *reply = &verify->reply;
+
+    for (size_t i = 0; i < reply->notice_count; i++)
+        if (!verify->silent || reply->notices[i].style == NOTICE_TOUCH)
+            converse_notify(verify->pamh, &reply->notices[i]);
+}
+
 /* Reads replies until the last one of the call; notices that stream before it are shown as they come. */
 static enum varlink_fault read_replies(struct verify *verify, enum reply_shape shape)
 {
@@ -102,7 +114,7 @@ static enum varlink_fault read_replies(struct verify *verify, enum reply_shape s
         if (verify->reply.error != REPLY_NO_ERROR || !verify->reply.continues)
             return VARLINK_OK;
         varlink_stop_clock(&verify->link);
-        show_notices(verify, false);
+        show_streamed(verify);
         varlink_start_clock(&verify->link);
     }
     return VARLINK_NONSENSE;
@@ -177,6 +189,14 @@ static void write_answer(struct verify *verify, const char *answer, bool first)
     json_write_string(&verify->link.call, answer, CONVERSE_ANSWER_MAX);
 }
 
+/* Whether a prompt is for the PIN of a security key: then no password or code may be sent, nor the PIN kept. */
+static bool wants_pin(const struct reply_prompt *prompt)
+{
+    size_t length = strlen(prompt->text);
+
+    return length >= strlen(pin_prompt) && strcmp(prompt->text + length - strlen(pin_prompt), pin_prompt) == 0;
+}
+
 /* Whether what an earlier module left answers the first prompt. */
 static bool given_fits(const struct verify *verify, const struct reply_prompt *prompt)
 {
@@ -202,6 +222,10 @@ static int ask(struct verify *verify, size_t index, bool first)
     char *answer;
     int outcome;
 
+    if (options->first_pass == FIRST_PASS_ONLY && wants_pin(prompt)) {
+        write_answer(verify, "", false); /* nobody is asked, and no earlier module has it: the login goes on without */
+        return PAM_SUCCESS;
+    }
     if (options->first_pass == FIRST_PASS_ONLY) {
         pam_syslog(verify->pamh, LOG_NOTICE, "use_first_pass: there is no answer from an earlier module");
         return PAM_AUTH_ERR;
@@ -253,24 +277,29 @@ static int converse_once(struct verify *verify)
     int outcome;
 
     explicit_bzero(verify->combined, sizeof verify->combined);
+    verify->given_used = verify->past_first = false;
     write_call(verify, "Begin");
     if (verify->options->forward_pass)
         json_write(&verify->link.call, ",\"combined\":true");
     json_write(&verify->link.call, "},\"more\":true}");
     for (int step = 0; step < STEPS_MAX; step++) {
+        bool first;
+
         outcome = exchange(verify, REPLY_STEP);
         if (outcome != PAM_SUCCESS)
             return outcome;
-        if (step == 0)
-            verify->given_used = !verify->reply.judged && given_fits(verify, &verify->reply.prompts[0]);
+        first = !verify->reply.judged && !verify->past_first && !wants_pin(&verify->reply.prompts[0]);
+        if (first)
+            verify->given_used = given_fits(verify, &verify->reply.prompts[0]);
         /* Those that belong to a prompt are shown with it, if somebody is asked. */
-        show_notices(verify, !verify->reply.judged && !(step == 0 && verify->given_used));
+        show_notices(verify, !verify->reply.judged && !(first && verify->given_used));
         if (verify->reply.judged)
             return verify->reply.verdict;
         debug_state(verify, "prompts", verify->reply.prompt_count);
-        outcome = answer_step(verify, step == 0);
+        outcome = answer_step(verify, first);
         if (outcome != PAM_SUCCESS)
             return outcome;
+        verify->past_first = verify->past_first || first;
     }
     return unavailable(verify, VARLINK_NONSENSE);
 }

@@ -227,6 +227,27 @@ def test_try_first_pass_gives_a_password_to_a_prompt_for_one(make_stack, socket_
     assert daemon.responses == [[typed], ["654321"]]
 
 
+@pytest.mark.parametrize(
+    ("option", "sent"),
+    [
+        ("try_first_pass", [["1111"], ["2222"], ["654321"]]),
+        ("use_first_pass", [[""], [""], ["654321"]]),
+        ("forward_pass", [["1111"], ["2222"], ["pass123456"]]),
+    ],
+)
+def test_the_pin_of_a_security_key_is_an_answer_of_its_own(make_stack, socket_path, option, sent):
+    """What was typed before is not tried as a PIN, which would cost a try; nor is the PIN kept as a password."""
+    pins = [step(hidden(f"{again}Security key PIN: ")) for again in ("", "Wrong PIN, 7 tries left. ")]
+    answers = ["1111", "2222", "pass123456"]
+    before = "" if option == "forward_pass" else EARLIER
+    with ScriptedDaemon(socket_path, *pins, step(hidden("Verification code: ")), step(verdict="success")) as daemon:
+        outcome = make_stack(option, before=before).login("alice", answers if not before else ["654321", *answers])
+    assert outcome.code == PAM_SUCCESS
+    assert daemon.responses == sent
+    if option == "forward_pass":
+        assert outcome.prompts[-1] == "Password & verification code: "
+
+
 @pytest.mark.parametrize("option", ["try_first_pass", "use_first_pass"])
 def test_a_first_pass_hides_no_notice(make_stack, socket_path, option):
     """What would stand above a prompt is shown, once, although nobody has to answer that prompt."""

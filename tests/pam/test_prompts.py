@@ -175,6 +175,15 @@ def test_a_touch_is_asked_for_at_once(make_stack, socket_path):
     assert [(m.style, m.text) for m in outcome.messages] == [(Style.INFO, "Touch your key")]
 
 
+def test_a_touch_is_asked_for_in_silent_logins_too(make_stack, socket_path):
+    """sudo sets PAM_SILENT: without this nobody would know what it waits for. Signs of life show nothing."""
+    touch = streamed(notice("Touch your key", "touch"), notice("a mere message"))
+    with ScriptedDaemon(socket_path, [touch, streamed(), streamed(), step(verdict="success")]):
+        outcome = make_stack().login("alice", flags=PAM_SILENT)
+    assert outcome.code == PAM_SUCCESS
+    assert [(m.style, m.text) for m in outcome.messages] == [(Style.INFO, "Touch your key")]
+
+
 def test_silent_logins_see_prompts_alone(make_stack, socket_path):
     """With PAM_SILENT nothing but prompts is shown, and in front of a prompt what is needed to answer it."""
     with ScriptedDaemon(
