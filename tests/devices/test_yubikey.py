@@ -495,6 +495,89 @@ def test_an_audit_finds_what_differs(rig, daemon):
     assert run(daemon, "yubikey", "audit", code=1).stdout.splitlines()[1].startswith("*")
 
 
+@pytest.mark.parametrize(
+    "options", [(), ("--touch",), ("--kind", "hotp"), ("--digits", "8", "--algorithm", "SHA256")]
+)
+def test_an_account_moves_to_another_key(rig, daemon, options):
+    """A new seed of the same kind is on the new key and in force; the old key holds nothing, its token is revoked."""
+    old, new = rig.plug(serial=1111111), rig.plug(serial=2222222)
+    first = answer(daemon, *ALICE, "--serial", 1111111, *options)
+    (before,) = old.credentials
+    told = answer(daemon, "yubikey", "move", "alice", "--serial", 1111111, "--to", 2222222)
+    (after,) = new.credentials
+    assert old.credentials == []
+    assert after.secret != before.secret
+    assert [getattr(after, what) for what in _FORM] == [getattr(before, what) for what in _FORM]
+    assert tokens(daemon) == {first["token"]: "revoked", told["token"]: "active"}
+    assert (told["serials"], told["from"], told["removed"]) == ([2222222], ["1111111"], True)
+    if before.kind == "totp":
+        assert answer(daemon, "verify", "alice", totp(before, time.time() + 30), code=1)["verdict"] == "auth_err"
+        assert answer(daemon, "verify", "alice", totp(after, time.time() + 30))["verdict"] == "success"
+
+
+_FORM = ("id", "kind", "algorithm", "digits", "touch")
+
+
+def test_an_account_moves_with_one_socket(rig, daemon):
+    """Each key is asked for in its turn, and the old one is needed last alone."""
+    old = rig.plug(serial=1111111)
+    answer(daemon, *ALICE)
+    with Terminal("--run-dir", daemon, "yubikey", "move", "alice", "--to", 2222222) as terminal:
+        terminal.wait_for("Plug in the key 2222222")
+        rig.unplug(old)
+        new = rig.plug(serial=2222222)
+        terminal.wait_for("alice has it on YubiKey 5 NFC 2222222")
+        terminal.wait_for("Plug in the key 1111111")
+        rig.insert(old)
+        terminal.wait_for("Example:alice is gone from YubiKey 5 NFC 1111111")
+        assert terminal.finish() == 0
+    assert (len(new.credentials), old.credentials) == (1, [])
+
+
+def test_a_move_from_a_key_that_is_lost_revokes_its_token(rig, daemon):
+    """What is left on it is of no use, and said."""
+    old = rig.plug(serial=1111111)
+    first = answer(daemon, *ALICE)
+    rig.unplug(old)
+    rig.plug(serial=2222222)
+    done = run(daemon, "yubikey", "move", "alice", "--to", 2222222)
+    assert "still on the key 1111111, of no use" in done.stderr
+    assert tokens(daemon)[first["token"]] == "revoked"
+
+
+def test_a_move_that_fails_leaves_the_old_key_in_force(rig, daemon):
+    """The new key is not touched, is full, or is not there: nothing has changed, and that is said."""
+    old, new = rig.plug(serial=1111111), rig.plug(serial=2222222)
+    first = answer(daemon, *ALICE, "--serial", 1111111, "--touch")
+    command = ("yubikey", "move", "alice", "--to", 2222222)
+    new.touch("never")
+    done = run(daemon, *command, code=1)
+    assert f"Token {first['token']} on the key 1111111 is in force as before" in done.stderr
+    new.fill()
+    run(daemon, *command, code=1)
+    rig.unplug(new)
+    assert "no key with serial 2222222" in run(daemon, *command, code=1).stderr
+    assert tokens(daemon) == {first["token"]: "active"}
+    assert len(old.credentials) == 1
+    assert not any(credential.id == b"Example:alice" for credential in new.credentials)
+
+
+def test_only_one_account_of_one_key_is_moved(rig, daemon):
+    """None, several, one on two keys, one to where it is: refused, and what to do is said."""
+    rig.plug(serial=1111111)
+    rig.plug(serial=2222222)
+    command = ("yubikey", "move", "alice", "--to", 2222222)
+    run(daemon, "user", "add", "alice")
+    assert "no account in force" in run(daemon, *command, code=1).stderr
+    answer(daemon, *ALICE, "--serial", 1111111, "--backup")
+    assert "--backup" in run(daemon, *command, code=1).stderr
+    answer(daemon, *ALICE, "--serial", 1111111, "--label", "work")
+    assert "several" in run(daemon, *command, code=2).stderr
+    elsewhere = ("yubikey", "move", "alice", "--label", "work", "--to", 1111111)
+    assert "already" in run(daemon, *elsewhere, code=2).stderr
+    assert list(tokens(daemon).values()) == ["active", "active"]
+
+
 @pytest.mark.parametrize("kind", ["yubiotp", "hotp"])
 def test_a_slot_is_enrolled_by_its_touch(rig, daemon, kind):
     """It is programmed, types, and what it types is in force; the next touch lets in."""

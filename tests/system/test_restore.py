@@ -104,7 +104,7 @@ def test_codes_spent_after_the_backup_stay_spent(daemon, kind):
 
 
 def test_exemptions_that_ended_after_the_backup_are_told(daemon):
-    """Who is asked for a code again though the backup says otherwise is counted; where there is nobody, nothing is."""
+    """Who is asked for a code again though the backup says otherwise is counted; where there is nobody, no word."""
     with daemon:
         provision(daemon, ["alice", "bob", "carol"])
         with daemon.admin() as admin:

@@ -56,19 +56,38 @@ class Reach:
 
     def look(self) -> Found:
         """What is plugged in. Programs that hold keys are asked to let go where that was allowed, and named."""
-        from otpbridge.devices import find, holders  # noqa: PLC0415 - the libraries may be missing
+        from otpbridge.devices import find  # noqa: PLC0415 - the libraries may be missing
 
         found = find.look()
         busy = [each for each in found.unreadable if isinstance(each.error, DeviceBusyError)]
         if not (busy and self.take_over):
             return found
-        for holder in holders.ask_to_let_go(holders.running()):
-            show.note(f"Told {holder} to let go of the key.")
+        self.end_holders()
         return find.look()
+
+    def end_holders(self) -> None:
+        """Ask programs that hold keys to let go, and name them."""
+        from otpbridge.devices import holders  # noqa: PLC0415 - the libraries may be missing
+
+        for holder in holders.ask_to_let_go(holders.running()):
+            self.tell(f"Told {holder} to let go of the key.")
 
     def key(self, serial: int | None) -> Key:
         """The key with this serial number, or the only one. Raises DeviceError."""
         return choose(self.look(), serial)
+
+    def awaited(self, serial: int, seconds: float) -> Key:
+        """The key with this serial number. Waits for it to be plugged in. Raises DeviceError."""
+        deadline = time.monotonic() + seconds
+        asked = False
+        while True:
+            found = self.look()
+            if any(key.serial == serial for key in found.keys) or time.monotonic() > deadline:
+                return choose(found, serial)
+            if not asked:
+                show.note(f"Plug in the key {serial}.")
+                asked = True
+            time.sleep(_PAUSE)
 
     def another(self, taken: Key, serial: int | None, seconds: float) -> Key:
         """A second key: the one with this serial number, or the only other one. Waits for it to be plugged in."""
@@ -103,10 +122,19 @@ class Reach:
         from otpbridge.devices.oath import open_oath  # noqa: PLC0415 - the libraries may be missing
 
         with open_oath(key) as oath:
-            self._unlock(oath)
+            self.unlock(oath)
             yield oath
 
-    def _unlock(self, oath: Oath) -> None:
+    def code(self, oath: Oath, account: bytes, at: int, *, touch: bool) -> KeyCode:
+        """A code of an account, for which the person may have to touch the key. Raises DeviceError."""
+        return read_code(oath, account, at, touch=touch)
+
+    def tell(self, text: str) -> None:
+        """Say something to the person."""
+        show.note(text)
+
+    def unlock(self, oath: Oath) -> None:
+        """Open it with the password that is known, or ask for it. Raises LockedError."""
         if not oath.locked:
             return
         known = self.passwords.get(oath.key.serial)

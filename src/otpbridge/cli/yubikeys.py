@@ -15,6 +15,7 @@ from otpbridge.cli.options import client_option, everywhere, example, yes_option
 from otpbridge.cli.session import Session, own_name
 from otpbridge.cli.token import tell_confirmation
 from otpbridge.cli.yubikey_match import DIFFERENCES, WORDS, Row, compare, recorded, token_of
+from otpbridge.cli.yubikey_move import move
 from otpbridge.cli.yubikey_reach import Reach, found_account, key_options, read_code
 from otpbridge.cli.yubikey_scan import scan
 from otpbridge.devices.keys import Account, Found, Key, choose
@@ -33,6 +34,7 @@ def yubikey() -> None:
 
 
 yubikey.add_command(scan)
+yubikey.add_command(move)
 
 
 # --- enroll ---
