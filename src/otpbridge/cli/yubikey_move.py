@@ -53,9 +53,9 @@ def move(
     password_stdin: bool,
     take_over: bool,
 ) -> None:
-    """Give USER's account a new place: enrol it anew on another key, then delete it from the old one.
+    """Move USER's account to another key, with a new seed.
 
-    A key does not give a seed away, so the new key gets a new one. The old token stays in force until the new key has
+    A key does not give its seeds away: the account is enrolled anew, and then deleted from the old key. The old token stays in force until the new key has
     proven the new one. The keys may be plugged in together, or one after the other. Where the old key is lost, leave
     it out: its token is revoked all the same.
     """
