@@ -438,7 +438,7 @@ def _check_relying_parties(parsed: Config) -> None:
         for number, origin in enumerate(entry.origins):
             at = (*place, "origins", number)
             read = _ORIGIN.fullmatch(origin)
-            if read is None or (read[1] == "http" and read[2] != "localhost"):
+            if read is None or (read[1] == "http" and not f".{read[2]}".endswith(".localhost")):
                 raise ConfigError(
                     f"{_said(at)}: `{origin}` is not of the form https://host or https://host:port.", at
                 )
