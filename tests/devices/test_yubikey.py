@@ -469,6 +469,19 @@ def test_accounts_are_renamed_and_removed(rig, daemon):
     assert {credential.id for credential in key.credentials} == {b"Example:alice"}
 
 
+def test_renaming_one_of_our_tokens_is_warned_of(rig, daemon):
+    """It works on, but the store calls it as before: whoever renames it is told, and back again nothing differs."""
+    rig.plug()
+    told = answer(daemon, *ALICE)
+    assert answer(daemon, "yubikey", "rename", "alice", "Other:alice")["token"] == told["token"]
+    assert {row["finding"] for row in answer(daemon, "yubikey", "audit", code=1)} == {"unknown", "missing"}
+    done = run(daemon, "yubikey", "rename", "alice", "Example:alice")
+    assert "still called" not in done.stderr
+    assert [row["finding"] for row in answer(daemon, "yubikey", "audit")] == ["matches"]
+    done = run(daemon, "yubikey", "rename", "alice", "Example:al")
+    assert f"token {told['token']} is still called Example:alice" in done.stderr
+
+
 def test_a_reset_takes_the_serial_number(rig, daemon):
     """Anything else changes nothing."""
     key = rig.plug(serial=1111111, password="forgotten")

@@ -390,10 +390,23 @@ def rename(
     with reach.oath(key) as oath:
         account = found_account(oath.accounts(), name, key)
         oath.rename(account, issuer if colon else account.issuer, label)
+    token = token_of(key, account, _tokens_if_reachable(session) or ())
     if session.json:
-        session.answer({"serial": key.serial, "account": str(account), "renamed": new})
+        session.answer(
+            {
+                "serial": key.serial,
+                "account": str(account),
+                "renamed": new,
+                "token": None if token is None else token.id,
+            }
+        )
     else:
         show.line(f"{show.visible(str(account))} on {key} is now called {show.visible(new)}.")
+    if token is not None:
+        show.note(
+            f"otpbridge: token {token.id} is still called {show.visible(str(account))}, and works; but list and audit"
+            " look for it on the key by that name. Rename it back, or enrol anew with --label."
+        )
 
 
 @yubikey.command(epilog=example("otpbridge yubikey remove Example:alice --serial 12345678"))
