@@ -1,3 +1,4 @@
-"""The reference portal: pages for people in a browser, a caller of the socket like any other."""
+"""The reference portal: enrolment and login in a browser, for people and their helpdesk.
 
-from __future__ import annotations
+It imports nothing of ours but `otpbridge.client`: what it can do, any portal can.
+"""
