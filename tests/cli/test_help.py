@@ -142,7 +142,7 @@ def test_completion_offers_commands_and_options(typed, offered):
     assert {line.partition(",")[2] for line in done.stdout.splitlines()} == offered
 
 
-@pytest.mark.parametrize("page", ["otpbridge.1", "otpbridge-notify.1", "otpbridge-yubikey.1"])
+@pytest.mark.parametrize("page", ["otpbridge.1", "otpbridge-notify.1", "otpbridge-portal.1", "otpbridge-yubikey.1"])
 def test_the_man_page_is_clean(page):
     """mandoc finds nothing to complain about."""
     program = shutil.which("mandoc")
@@ -153,7 +153,7 @@ def test_the_man_page_is_clean(page):
     # Our other pages are found once they are installed.
     ours = re.compile(
         r"referenced manual not found: Xr "
-        r"(otpbridge(-notify|-yubikey)? 1|pam_otpbridge 8|otpbridged 8|otpbridge\.toml 5)\b"
+        r"(otpbridge(-notify|-portal|-yubikey)? 1|pam_otpbridge 8|otpbridged 8|otpbridge\.toml 5)\b"
     )
     found = [line for line in done.stdout.splitlines() if not ours.search(line)]
     assert found == []

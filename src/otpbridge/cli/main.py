@@ -39,6 +39,7 @@ COMMANDS = {
     "backup": _Entry("backup", "Save a copy of the store."),
     "restore": _Entry("backup", "Make a store from a backup."),
     "serve": _Entry("serve", "Run the daemon."),
+    "portal": _Entry("portal", "Run the reference portal: login and enrolment in a browser."),
     "completion": _Entry("completion", "Print the completion script of a shell."),
 }
 """Subcommands with the module that holds each; the summaries are here so that --help loads none of them."""

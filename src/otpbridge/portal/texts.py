@@ -44,7 +44,7 @@ def load() -> Mapping[str, Texts]:
 
 
 def choose(languages: Mapping[str, Texts], chosen: str, accepted: str) -> Texts:
-    """The texts in the language that a person chose, else in the first that the browser accepts (RFC 9110 §12.5.4)."""
+    """The texts in the language that was chosen, else in the first that the browser accepts (RFC 9110 §12.5.4)."""
     if chosen in languages:
         return languages[chosen]
     for language in _preferred(accepted):
