@@ -185,6 +185,16 @@ class Webauthn(_Section, frozen=True):
     """Whether a key must ask who uses it (PIN, fingerprint); a touch is needed in any case."""
 
 
+class LocalKeys(_Section, frozen=True):
+    """Security keys on this machine's USB port, for logins at this machine."""
+
+    enabled: bool = False
+    services: tuple[str, ...] = ("login", "sudo", "su", "gdm-password", "sddm", "lightdm")
+    """PAM services that may ask for one; at a login from elsewhere none does."""
+    timeout: Annotated[int, msgspec.Meta(ge=5, le=120)] = 20
+    """Seconds that a key waits to be touched."""
+
+
 class ClientEntry(PolicyChange, frozen=True):
     """A client (tenant), and what holds for its users."""
 
@@ -264,6 +274,7 @@ class Config(_Section, frozen=True):
     policy: Policy = Policy()
     webauthn: Webauthn = Webauthn()
     """For Linux accounts, and what clients do not say for themselves."""
+    local_keys: LocalKeys = LocalKeys()
     callers: tuple[CallerEntry, ...] = ()
     clients: dict[str, ClientEntry] = {}
     stacks: dict[str, StackEntry] = {}

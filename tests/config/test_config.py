@@ -58,6 +58,12 @@ def test_everything_that_can_be_set_is_read():
         ("[throttle]\nlimt = 3\n", "otpbridge.toml:2: [throttle] unknown key `limt`. Did you mean `limit`?"),
         ("\n\nthrotle = 1\n", "otpbridge.toml:3: unknown key `throtle`. Did you mean `throttle`?"),
         ("[[callers]]\nuser = 1\nclient = []\n", "otpbridge.toml:3: [callers] unknown key `client`. Did you mean"),
+        (
+            "[local_keys]\nenable = true\n",
+            "otpbridge.toml:2: [local_keys] unknown key `enable`. Did you mean `enabled`?",
+        ),
+        ("\n[local_keys]\ntimeout = 4\n", "otpbridge.toml:3: local_keys.timeout: Expected `int` >= 5"),
+        ("[local_keys]\nservices = 'sudo'\n", "otpbridge.toml:2: local_keys.services: Expected `array`"),
         ("[throttle]\n\nlimit = 0\n", "otpbridge.toml:3: throttle.limit: Expected `int` >= 1"),
         ("[key]\nsource = 'flie'\n", "otpbridge.toml:2: key.source: Invalid enum value 'flie'"),
         ("[users]\nunknown = true\n", "otpbridge.toml:2: users.unknown: Expected `str`"),

@@ -95,6 +95,32 @@ def test_the_daemon_is_exposed_to_little(units, needs):
     assert float(re.search(r"exposure level for otpbridged.service: ([\d.]+)", done.stdout)[1]) <= 0.5, done.stdout
 
 
+def test_security_keys_open_little_more(units, needs):
+    """With the drop-in for local keys the daemon may open hidraw devices and no other; rated at 0.8 or less."""
+    folder = units[0].with_name(f"{units[0].name}.d")
+    folder.mkdir()
+    shutil.copy(SYSTEMD / "examples/local-keys.conf", folder)
+    done = run(needs("systemd-analyze"), "security", "--offline=true", "--no-pager", units[0])
+    rated = float(re.search(r"exposure level for otpbridged.service: ([\d.]+)", done.stdout)[1])
+    assert 0.5 < rated <= 0.8, done.stdout
+    drop_in = Unit(SYSTEMD / "examples/local-keys.conf")["Service"]
+    assert drop_in["DeviceAllow"] == "char-hidraw rw"
+    assert drop_in["ProtectProc"] == "default", "without it nobody can tell who is at the machine"
+    assert Unit(SYSTEMD / "otpbridged.service")["Service"]["DevicePolicy"] == "closed"
+
+
+def test_the_udev_rule_gives_security_keys_alone(service):
+    """Each rule is for hidraw devices that systemd knows as security keys, and gives them to the daemon's group."""
+    lines = (SYSTEMD / "70-otpbridge.rules").read_text().splitlines()
+    rules = [re.findall(r'([A-Z]+)(?:\{(\w+)\})?(==|=)"([^"]*)"', line) for line in lines if not line.startswith("#")]
+    assert rules
+    for rule in rules:
+        assert ("SUBSYSTEM", "", "==", "hidraw") in rule
+        assert {name for key, name, *_ in rule if key == "ENV"} < {"ID_FIDO_TOKEN", "ID_SECURITY_TOKEN"}
+        assert [value for key, _, sign, value in rule if (key, sign) == ("GROUP", "=")] == [service["Group"]]
+        assert [value for key, _, sign, value in rule if (key, sign) == ("MODE", "=")] == ["0660"]
+
+
 def test_callers_are_seen_by_their_own_uid(service):
     """No user namespace: in one, every caller but root would look like uid 65534."""
     assert service["PrivateUsers"] == "no"

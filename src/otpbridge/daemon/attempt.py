@@ -64,6 +64,12 @@ class Question:
         return (yield self)
 
 
+Deliver = Callable[[tuple[Notice, ...]], Awaitable[None]]
+"""Takes notices to the person at once; without any, it says that the attempt goes on."""
+AskKeys = Callable[["StoreAttempt", str], Awaitable[str]]
+"""Has security keys answer in an attempt; empty where none has."""
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """How security keys can be asked in an attempt, and for whom they sign.
@@ -75,7 +81,7 @@ class Keys:
     party: RelyingParty | None
     random: Callable[[int], bytes]
     browser: bool = False
-    here: Callable[[StoreAttempt, str], Awaitable[str]] | None = None
+    here: AskKeys | None = None
 
 
 class StoreAttempt:
@@ -175,7 +181,7 @@ class StoreAttempt:
         """What the person has yet to be told, where it cannot be told at once."""
         self.afterwards: list[Notice] = []
         """What the person is told once the attempt has passed."""
-        self.deliver: Callable[[Notice], Awaitable[None]] | None = None
+        self.deliver: Deliver | None = None
         self.enrolment: Callable[[StoreAttempt], Enrolment] | None = None
         self.enrolled: str | None = None
         """The token that was enrolled in this attempt."""
@@ -236,9 +242,23 @@ class StoreAttempt:
         """See verify.api. Raises TooMuchToldError."""
         self._count(notice)
         if self.deliver is not None:
-            await self.deliver(notice)
+            await self.deliver((notice,))
         else:
             self.notices.append(notice)
+
+    async def ask_pin(self, text: str) -> str:
+        """The PIN of a security key: it goes to the key alone, and no verifier can have it as an answer."""
+        if self.judged:
+            # Each further answer is a guess of its own.
+            await self.reserve_now()
+        pin = await self._question(Prompt(text))
+        self.judged = self.judged or bool(pin)
+        return pin
+
+    async def keep_alive(self) -> None:
+        """Have the caller know that the attempt goes on, though there is nothing to tell."""
+        if self.deliver is not None:
+            await self.deliver(())
 
     def tell_on_success(self, notice: Notice) -> None:
         """See verify.api. Raises TooMuchToldError."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from otpbridge.config import AccountRule, Config, Policy
 from otpbridge.daemon import accounts, policy
-from otpbridge.daemon.attempt import Keys, Question, Run, StoreAttempt
+from otpbridge.daemon.attempt import AskKeys, Deliver, Keys, Question, Run, StoreAttempt
 from otpbridge.daemon.decoys import Decoys
 from otpbridge.daemon.login_enrolment import LoginEnrolment
 from otpbridge.daemon.onefield import take_apart
@@ -60,6 +60,8 @@ class Subject:
     """Whether the first answer is password and code in one."""
     browser: bool = False
     """Whether the caller can have a security key asked in a browser."""
+    keys_here: AskKeys | None = None
+    """Asks the security keys that are plugged in here, where the login is here too."""
 
     @property
     def believed(self) -> bool:
@@ -157,12 +159,19 @@ class Judge:
         opened.run.close()
         return await self._settle(opened, Verdict.AUTH_ERR, "not all prompts answered")
 
-    async def begin(self, subject: Subject) -> tuple[Conversation | None, Question | Outcome]:
-        """Start a conversation; there is none where nothing is asked. Raises UnknownStackError."""
+    async def begin(
+        self, subject: Subject, deliver: Deliver | None = None
+    ) -> tuple[Conversation | None, Question | Outcome]:
+        """Start a conversation; there is none where nothing is asked. Raises UnknownStackError.
+
+        `deliver` takes notices to the person at once.
+        """
         opened = await self._open(subject)
         if isinstance(opened, Outcome):
             return None, await self._note(subject, opened)
+        opened.attempt.deliver = deliver
         step = await self._stepped(opened, None)
+        opened.attempt.deliver = None
         return (opened if isinstance(step, Question) else None), step
 
     async def answer(self, conversation: Conversation, responses: Sequence[str]) -> Question | Outcome:
@@ -226,7 +235,7 @@ class Judge:
             mode=case.standing.mode,
             may_decline=case.standing.may_decline,
             questions=self._config.limits.questions,
-            keys=Keys(self._relying_party(subject.client), self._random, browser=subject.browser),
+            keys=Keys(self._relying_party(subject.client), self._random, subject.browser, subject.keys_here),
         )
         conversation = Conversation(subject, case, attempt, Run(case.stack.evaluate(attempt)), now)
         attempt.reserve = partial(self._reserve, subject, case)

@@ -33,6 +33,7 @@ from otpbridge.daemon.followers import Board
 from otpbridge.daemon.import_handlers import ImportDesk
 from otpbridge.daemon.judge import Judge
 from otpbridge.daemon.key_handlers import KeyDesk
+from otpbridge.daemon.local_keys import LocalKeys
 from otpbridge.daemon.notice_handlers import NoticesCounter
 from otpbridge.daemon.outside import Shelter, brief
 from otpbridge.daemon.people_handlers import PeopleCounter
@@ -133,6 +134,7 @@ class Daemon:
             started_at=int(clock()),
         )
         self._board = Board(store)
+        self._local_keys = LocalKeys(made.config.local_keys)
         self._keys = keys
         self._services: list[Service] = []
 
@@ -175,7 +177,7 @@ class Daemon:
     def _service(self, name: str) -> Service:
         admin = name == "admin"
         desk = self._desk
-        verify, enroll = VerifyCounter(desk, admin=admin), Fido2Counter(desk, admin=admin)
+        verify, enroll = VerifyCounter(desk, self._local_keys, admin=admin), Fido2Counter(desk, admin=admin)
         people = PeopleCounter(desk, admin=admin)
         handlers: dict[type[messages.Request[Any]], Callable[..., Awaitable[Any]]] = {
             messages.Check: verify.check,
@@ -274,6 +276,7 @@ class Daemon:
                 log.warning("reload: changes in %s count only after a restart", ", ".join(fixed))
             desk.judge = Judge(desk.store, fresh, made.stacks, clock=desk.clock, random=desk.random, host=desk.host)
             desk.config, desk.rights = fresh, made.rights
+            self._local_keys.use(fresh.local_keys)
             for service in self._services:
                 service.limits = self._limits()
             log.info("reload: done")

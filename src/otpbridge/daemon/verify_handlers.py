@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from otpbridge.config import Right
-from otpbridge.daemon.attempt import Question
-from otpbridge.daemon.desk import Counter, client_of, invalid, user_of
+from otpbridge.daemon.attempt import Deliver, Question
+from otpbridge.daemon.desk import Counter, Desk, client_of, invalid, user_of
 from otpbridge.daemon.judge import Conversation, Subject
+from otpbridge.daemon.local_keys import LocalKeys
 from otpbridge.daemon.policy import Authority
 from otpbridge.model import LOCAL, Context, Notice, Outcome, Verdict
 from otpbridge.wire.messages import (
@@ -39,7 +41,11 @@ _REFUSED = Outcome(Verdict.PERM_DENIED, "not allowed to ask")
 
 
 class VerifyCounter(Counter):
-    """Handlers of org.otpbridge.Verify for one socket."""
+    """Handlers of org.otpbridge.Verify for one socket. `local_keys` are asked at logins at this machine."""
+
+    def __init__(self, desk: Desk, local_keys: LocalKeys | None = None, *, admin: bool) -> None:
+        super().__init__(desk, admin=admin)
+        self._local_keys = local_keys
 
     async def check(self, call: Call, asked: Check) -> CheckReply:
         """Judge an attempt in one call."""
@@ -66,14 +72,18 @@ class VerifyCounter(Counter):
         open_now = self._conversations(call)
         if len(open_now) >= _MOST_CONVERSATIONS:
             raise VarlinkError(f"{VERIFY}.Busy", {"retryAfter": 1})
-        conversation, step = await self.desk.judge.begin(subject)
+        number = int(call.connection.state.get("session", 0)) + 1
+        session = str(number)
+        deliver = _delivery(call, session)
+        if deliver is not None and self._local_keys is not None:
+            subject = replace(subject, keys_here=self._local_keys.of_login(subject.caller, subject.context))
+        conversation, step = await self.desk.judge.begin(subject, deliver)
         if conversation is None or isinstance(step, Outcome):
             return _reply("", step, ())
         if _CONVERSATIONS not in call.connection.state:
             call.connection.on_close(lambda: self._abandon_all(open_now))
             call.connection.state[_CONVERSATIONS] = open_now
-        session = str(call.connection.state.get("session", 0) + 1)
-        call.connection.state["session"] = int(session)
+        call.connection.state["session"] = number
         open_now[session] = conversation
         return _reply(session, step, _told(conversation))
 
@@ -88,12 +98,7 @@ class VerifyCounter(Counter):
         if self.desk.clock() - conversation.started > self.desk.config.limits.conversation:
             self.desk.judge.abandon(conversation)
             raise VarlinkError(f"{VERIFY}.NoSuchSession")
-        if call.more:
-
-            async def deliver(notice: Notice) -> None:
-                await call.send(_step(asked.session, (notice,)))
-
-            conversation.attempt.deliver = deliver
+        conversation.attempt.deliver = _delivery(call, asked.session)
         step = await self.desk.judge.answer(conversation, asked.responses)
         conversation.attempt.deliver = None
         if isinstance(step, Question):
@@ -166,6 +171,17 @@ def _context(fields: ContextFields | None, *, believed: bool) -> Context:
     cut = [(text or "")[:_LONGEST_TEXT] for text in (fields.service, fields.rhost, fields.tty, fields.ruser)]
     service, rhost, tty, ruser = cut
     return Context(service, rhost.lower() if believed else "", tty, ruser, (fields.language or "")[:35])
+
+
+def _delivery(call: Call, session: str) -> Deliver | None:
+    """What takes notices to the person at once; None where the caller waits for the whole step."""
+    if not call.more:
+        return None
+
+    async def deliver(notices: tuple[Notice, ...]) -> None:
+        await call.send(_step(session, notices))
+
+    return deliver
 
 
 def _told(conversation: Conversation) -> tuple[Notice, ...]:
