@@ -59,6 +59,7 @@ logo = "acme.svg"
 accent = "#0b6e4f"
 accent_dark = "#5fd0a8"
 admins = ["boss"]
+security_keys = true
 support = "support@acme.example"
 
 [clients.globex]

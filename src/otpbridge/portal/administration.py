@@ -6,9 +6,12 @@ import time
 
 from starlette.responses import Response
 
-from otpbridge.client import Enforcement
+from otpbridge.client import Enforcement, ManagedUser
 from otpbridge.portal import people, proof
 from otpbridge.portal.visit import RefusedError, Visit
+
+_PAGE = 50
+_LONGEST_NAME = 256
 
 
 async def details(visit: Visit) -> Response:
@@ -17,8 +20,16 @@ async def details(visit: Visit) -> Response:
 
 
 async def users(visit: Visit) -> Response:
-    """Everybody for admins; for all others, themselves."""
-    return visit.page("users.html", users=[visit.person.user])
+    """Everybody for admins, a page at a time; for all others, themselves."""
+    otp, after = visit.house.otp, visit.request.query_params.get("after") or None
+    if not visit.is_admin:
+        found: tuple[ManagedUser, ...] = (await otp.show_user(visit.person.user, client=visit.client),)
+    elif after is not None and len(after.encode()) > _LONGEST_NAME:
+        raise RefusedError(404, "error.absent")
+    else:
+        found = await otp.users(client=visit.client, after=after, count=_PAGE + 1)
+    more = found[_PAGE - 1].name if len(found) > _PAGE else None
+    return visit.page("users.html", users=found[:_PAGE], more=more)
 
 
 async def user(visit: Visit) -> Response:
@@ -72,6 +83,15 @@ async def _make_optional(visit: Visit, whom: str) -> str | Response:
 def _just_shown(visit: Visit) -> bool:
     again = visit.person.again
     return again is not None and time.monotonic() - again < proof.AGAIN_SECONDS
+
+
+async def sure(visit: Visit) -> Response:
+    """Whether an authenticator is to be taken away."""
+    held = await people.standing(visit, visit.whom)
+    token = held.token(visit.request.query_params.get("token", ""))
+    if token is None or token not in held.authenticators:
+        raise RefusedError(404, "error.NoSuchToken")
+    return visit.page("remove.html", held=held, token=token)
 
 
 async def remove(visit: Visit) -> Response:

@@ -16,7 +16,19 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from otpbridge.client import AsyncClient, ProtocolError
-from otpbridge.portal import administration, enrolment, faults, login, proof, recovery, texts, welcome
+from otpbridge.portal import (
+    activity,
+    administration,
+    enrolment,
+    faults,
+    helpdesk,
+    keys,
+    login,
+    proof,
+    recovery,
+    texts,
+    welcome,
+)
 from otpbridge.portal.guard import Guard
 from otpbridge.portal.pages import STATIC, Pages
 from otpbridge.portal.pictures import Pictures
@@ -68,10 +80,15 @@ def make(portal: Portal) -> ASGIApp:
             *_closed(house, "/logout", None, login.log_out),
             *_closed(house, "/password", welcome.password, welcome.set_password, for_newcomers=True),
             *_closed(house, "/details", administration.details),
-            *_closed(house, "/users", administration.users),
+            *_closed(house, "/users", administration.users, helpdesk.add),
             *_closed(house, "/user", administration.user),
             *_closed(house, "/user/enforcement", None, administration.enforce),
-            *_closed(house, "/user/token/remove", None, administration.remove),
+            *_closed(house, "/user/activity", activity.window),
+            *_closed(house, "/user/reset", helpdesk.sure, helpdesk.reset),
+            *_closed(house, "/user/invite", None, helpdesk.invite),
+            *_closed(house, "/user/token/remove", administration.sure, administration.remove),
+            *_closed(house, "/user/security-key", None, keys.start),
+            *_closed(house, "/user/security-key/finish", None, keys.finish),
             *_closed(house, "/user/security-token", enrolment.window, enrolment.generate),
             *_closed(house, "/user/security-token/confirm", None, enrolment.confirm),
             *_closed(house, "/user/security-token/close", None, enrolment.close),

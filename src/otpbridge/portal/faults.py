@@ -7,6 +7,7 @@ from otpbridge.portal.texts import Texts
 
 _STATUS = {
     "NoSuchUser": 404,
+    "UserExists": 409,
     "NoSuchToken": 409,
     "WrongState": 409,
     "NoAuthenticator": 409,

@@ -21,7 +21,6 @@ class Setup:
     user: str
     label: str
     picture: str
-    kind: str = "totp"
 
 
 @dataclass(slots=True)
@@ -50,6 +49,8 @@ class Session:
     """They logged in with it: since then, no authenticator was replaced."""
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     setup: Setup | None = None
+    registering: Setup | None = None
+    """The same for a security key."""
     asked: Asked | None = None
     notices: tuple[str, ...] = ()
     """To be shown once, on the next page."""

@@ -73,6 +73,8 @@ class Client(_Section, frozen=True):
     """Users who may see, reset and invite the users of this client."""
     login_link: str | None = None
     """Where LOGOUT leads, as https://…; the portal's own login page when left out."""
+    security_keys: bool = False
+    """Whether security keys and passkeys can be registered: the daemon needs `[clients.NAME.webauthn]` for it."""
     support: str | None = None
     """Whom to ask for help, as people read it: an address, a telephone number."""
 
