@@ -6,13 +6,13 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from contextlib import contextmanager
 
 import mss
 from playwright.sync_api import sync_playwright
 
 _SECONDS = 60.0
-_LOOKS = 3000
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def xserver(width=1920, height=1080):
 @contextmanager
 def page(screen, html, *, zoom=1.0, marker="#0a5f3c"):
     """A page that fills the screen, and is on it when the block begins. A corner of it has a colour to know it by."""
-    size = _size(screen)
+    width, height = (round(length / zoom) for length in _size(screen))
     corner = f'<div style="position:fixed;right:0;bottom:0;width:40px;height:40px;background:{marker}"></div>'
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -50,14 +50,16 @@ def page(screen, html, *, zoom=1.0, marker="#0a5f3c"):
                 "--no-sandbox",
                 "--kiosk",
                 "--window-position=0,0",
-                f"--window-size={size[0]},{size[1]}",
+                f"--window-size={width},{height}",
                 f"--force-device-scale-factor={zoom}",
                 "--disable-gpu",
             ],
         )
         try:
             shown = browser.new_page(no_viewport=True)
-            shown.set_content(f"<!doctype html><html><body style='margin:0'>{html}{corner}</body></html>")
+            shown.set_content(f"<!doctype html><html><body style='margin:0;overflow:hidden'>{html}</body></html>")
+            shown.evaluate("Promise.all([...document.images].map(image => image.decode()))")
+            shown.evaluate("corner => document.body.insertAdjacentHTML('beforeend', corner)", corner)
             _wait_for(screen, tuple(bytes.fromhex(marker[1:])))
             yield shown
         finally:
@@ -74,7 +76,6 @@ def _wait_for(screen, colour):
     with mss.MSS(display=screen["DISPLAY"]) as server:
         whole = server.monitors[0]
         corner = {"left": whole["width"] - 5, "top": whole["height"] - 5, "width": 1, "height": 1}
-        for _ in range(_LOOKS):
-            if server.grab(corner).pixel(0, 0) == colour:
-                return
-    raise AssertionError("the page did not come up")
+        deadline = time.monotonic() + _SECONDS
+        while server.grab(corner).pixel(0, 0) != colour:
+            assert time.monotonic() < deadline, "the page did not come up"
