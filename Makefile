@@ -9,10 +9,10 @@ PYTEST_ARGS ?= -n auto
 KEEP ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage lint bench pam fuzz soak lock clean
+.PHONY: help demo portal-demo test coverage lint bench pam fuzz soak lock clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 21
 
 .venv/.ready: requirements.lock scripts/make-venv scripts/system-packages pyproject.toml
 	@scripts/system-packages venv
@@ -21,6 +21,9 @@ help: ## this list
 
 demo: .venv/.ready pam ## the main job in a private folder: enrol, check a code, log in; KEEP=1 leaves the daemon running
 	@$(PY) scripts/demo.py --module pam/build/pam_otpbridge.so $(if $(KEEP),--keep)
+
+portal-demo: .venv/.ready ## the portal with two clients and a few users, to be looked at in a browser; KEEP=1 leaves it running
+	@$(PY) scripts/portal_demo.py $(if $(KEEP),--keep)
 
 pam: .venv/.ready ## build the PAM module: pam/build/pam_otpbridge.so
 	@scripts/system-packages pam
