@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from migration_export import SEED, entry, payload, uri
 
 from otpbridge.enroll.lines import parse_line
 from otpbridge.errors import EnrolError
@@ -24,6 +25,14 @@ def test_a_line_is_a_user_and_a_uri(end):
     assert (line.user, line.key.kind, line.key.account) == ("alice", Kind.TOTP, "alice")
 
 
+def test_an_export_of_one_account_is_a_token():
+    """Of Google Authenticator, with the counter it is at."""
+    line = parse_line(f"alice\t{uri(payload(entry(kind=1, counter=42)))}\n")
+    assert line is not None
+    assert (line.user, line.key.kind, line.key.counter) == ("alice", Kind.HOTP, 42)
+    assert line.key.secret.reveal() == SEED
+
+
 @pytest.mark.parametrize("line", ["", "\n", "   \r\n", "# a comment\n"])
 def test_empty_lines_and_comments_mean_nothing(line):
     """A file may have empty lines and comments."""
@@ -39,6 +48,9 @@ def test_empty_lines_and_comments_mean_nothing(line):
         (f"{'a' * 257}\t{URI}", "longer than 256 bytes"),
         ("alice\t", "not an otpauth URI"),
         (f"alice\tExample\t{URI}", "not an otpauth URI"),
+        (f"alice\t{uri(payload(entry(), entry(name='bob')))}", "2 accounts, and a line is one token"),
+        (f"alice\t{uri(payload(entry(algorithm=4)))}", "MD5"),
+        ("alice\totpauth-migration://offline?data=AA!A", "base64"),
         (f"1234567,{YUBIKEY},000000000000,2026-01-01T00:00:00,", "names no users"),
         (f"alice\t1234567,{YUBIKEY}", "three fields, not 4"),
         (f"alice\t{PUBLIC},{KEY}", "three fields, not 2"),

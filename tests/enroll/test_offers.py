@@ -43,7 +43,7 @@ def test_what_differs_in_anything_is_another_account(other):
 
 def test_other_codes_are_passed_over_and_counted():
     """Web addresses, contacts, an empty code."""
-    found = seen("https://example.org/?otpauth://totp/x", "BEGIN:VCARD", "", ALICE)
+    found = seen("https://example.org/?otpauth://totp/x", "BEGIN:VCARD", "", ALICE, "BEGIN:VCARD")
     assert (len(found.accounts), found.passed_over) == (1, 3)
 
 

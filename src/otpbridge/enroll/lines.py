@@ -1,10 +1,14 @@
-"""The formats of `otpbridge import`: a token per line, `USER<TAB>otpauth://…` or `USER<TAB>PUBLIC,PRIVATE,KEY`."""
+"""The formats of `otpbridge import`: a token per line.
+
+`USER<TAB>otpauth://…`, `USER<TAB>otpauth-migration://…` with one account, or `USER<TAB>PUBLIC,PRIVATE,KEY`.
+"""
 
 from __future__ import annotations
 
 import string
 from dataclasses import dataclass
 
+from otpbridge.enroll import migration
 from otpbridge.enroll.names import check_text
 from otpbridge.enroll.otpauth import OtpauthKey, parse
 from otpbridge.errors import EnrolError
@@ -44,7 +48,22 @@ def parse_line(line: str) -> ImportLine | None:
     key = key.strip(" ")
     if "," in key and ":" not in key:
         return ImportLine(user, _yubikey(key))
+    if key.lower().startswith(migration.SCHEME):
+        return ImportLine(user, _exported(key))
     return ImportLine(user, parse(key))
+
+
+def _exported(uri: str) -> OtpauthKey:
+    """The only account of an export. Raises EnrolError."""
+    accounts = migration.parse(uri).accounts
+    if len(accounts) > 1:
+        raise EnrolError(
+            f"the export holds {len(accounts)} accounts, and a line is one token of one user: export them one by one"
+        )
+    key = accounts[0].key
+    if isinstance(key, EnrolError):
+        raise key
+    return key
 
 
 def _without_tab(line: str) -> str:

@@ -54,7 +54,7 @@ def offers(sightings: Iterable[Sighting]) -> Offers:
     """Read all that was found. What is no otpauth code is passed over; the same account seen twice is one."""
     found: dict[object, Offer] = {}
     batches: dict[tuple[int, int], set[int]] = {}
-    passed_over = 0
+    others: set[str] = set()
     for sighting in sightings:
         text = sighting.text.strip()
         lower = text.lower()
@@ -63,9 +63,9 @@ def offers(sightings: Iterable[Sighting]) -> Offers:
         elif lower.startswith(_URI):
             _of_uri(found, text, sighting.place)
         else:
-            passed_over += 1
+            others.add(text)
     missing = sum(size - len(seen) for (_batch, size), seen in batches.items())
-    return Offers(tuple(found.values()), passed_over, missing)
+    return Offers(tuple(found.values()), len(others), missing)
 
 
 def _of_uri(found: dict[object, Offer], uri: str, place: str) -> None:
