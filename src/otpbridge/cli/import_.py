@@ -38,8 +38,8 @@ def import_(session: Session, file: IO[bytes], client: str | None, *, pending: b
     """Take over tokens, all of FILE or none. `-` is standard input.
 
     A line per token: the user, a tab, and the otpauth URI, or an export of Google Authenticator (otpauth-migration)
-    with one account; for a Yubico OTP the user, a tab, and public ID in modhex, private ID in hex, AES key in hex, with
-    commas between them. Empty lines and lines that start with # are passed over.
+    with one account; for a Yubico OTP the user, a tab, and public ID in modhex, private ID in hex, AES key in hex,
+    with commas between them. Empty lines and lines that start with # are passed over.
     """
     with session.admin(_LONG) as daemon:
         imported, errors = _send(daemon, file, client, pending=pending)
