@@ -16,6 +16,7 @@ _HERE = Path(__file__).parent
 STATIC = {
     "portal.css": "text/css",
     "portal.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
 }
 
 
