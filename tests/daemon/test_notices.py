@@ -64,7 +64,7 @@ def test_a_token_is_told_by_kind_and_label():
 
 def told(bench):
     """The events of all that a store has in its log."""
-    rows = bench.rig.store.read(lambda connection: auditlog.newest(connection, 1000))
+    rows = bench.rig.read(lambda connection: auditlog.newest(connection, 1000))
     return [found.event(None) for each in rows if (found := telling(each)) is not None]
 
 

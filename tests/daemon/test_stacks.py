@@ -512,7 +512,7 @@ def test_a_login_with_two_answers_costs_nothing_when_it_succeeds(tmp_path):
             assert outcome.verdict is Verdict.SUCCESS
             bench.time += 30
         assert bench.rig.misses().misses == 0
-        assert bench.rig.store.throttle(users.source_key("203.0.113.7")).misses == 0
+        assert bench.rig.throttle(users.source_key("203.0.113.7")).misses == 0
 
     on_bench(tmp_path, work, config=PORTAL + "[throttle]\nlimit = 2\nsource_limit = 2\n")
 
@@ -583,7 +583,7 @@ def test_who_must_have_an_authenticator_sets_one_up_while_logging_in(tmp_path):
         code = totp(seed, bench.time, OtpParameters())
         outcome = await bench.judge.answer(conversation, [code])
         assert outcome.verdict is Verdict.SUCCESS
-        stored = bench.rig.store.read(lambda connection: tokens.of_user(connection, "local", "carol"))
+        stored = bench.rig.read(lambda connection: tokens.of_user(connection, "local", "carol"))
         assert [each.token.id for each in stored] == [outcome.token]
         assert (await bench.check(code, user="carol")).verdict is Verdict.AUTH_ERR, "the code was spent"
         bench.time += 60
@@ -610,7 +610,7 @@ def test_of_two_who_enrol_one_user_at_once_the_first_wins(tmp_path):
         steps = await asyncio.gather(*(bench.judge.answer(each, [code]) for each, code in pairs))
         passed = [step for step in steps if not isinstance(step, Question) and step.verdict is Verdict.SUCCESS]
         assert len(passed) == 1
-        stored = bench.rig.store.read(lambda connection: tokens.of_user(connection, "local", "carol"))
+        stored = bench.rig.read(lambda connection: tokens.of_user(connection, "local", "carol"))
         assert len(stored) == 1
 
     on_bench(tmp_path, work, config=ENROLS)

@@ -131,7 +131,7 @@ def test_entries_say_who_what_and_when(tmp_path):
             for number in range(5):
                 event = AuditEvent("verify", user=f"u{number}", uid=7, service="sshd", detail={"n": number})
                 await rig.change(lambda transaction, event=event: transaction.audit(event))
-            rows = rig.store.read(lambda connection: auditlog.newest(connection, 2))
+            rows = rig.read(lambda connection: auditlog.newest(connection, 2))
             assert [row.sequence for row in rows] == [4, 5]
             entry = json.loads(rows[1].entry)
             assert entry == {
@@ -169,7 +169,7 @@ def test_the_log_is_read_on_from_a_place_in_pages(tmp_path):
             for number in range(5):
                 await rig.change(lambda transaction, number=number: transaction.audit(AuditEvent(f"e{number}")))
             pages, place = [], 1
-            while page := rig.store.read(lambda connection, place=place: auditlog.after(connection, place, 3)):
+            while page := rig.read(lambda connection, place=place: auditlog.after(connection, place, 3)):
                 pages.append([row.sequence for row in page])
                 place = page[-1].sequence
             assert pages == [[2, 3, 4], [5]]

@@ -60,7 +60,7 @@ def test_nothing_is_put_for_nobody(tmp_path):
         await rig.change(lambda t: users.remove(t, "local", "alice"))
         with pytest.raises(StoreError):
             await rig.change(lambda t: tokens.put(t, stored.token, b"sealed", None))
-        assert rig.store.candidate("local", "alice").user is None
+        assert (await rig.store.candidate("local", "alice")).user is None
 
     in_store(tmp_path, work)
 
@@ -89,12 +89,12 @@ def test_what_stands_in_is_no_second_factor_to_keep_or_require(tmp_path):
             await rig.put(token_id=f"s{number}", kind=kind)
         with pytest.raises(NotConfirmedError):
             await rig.change(lambda t: users.enforce(t, "local", "alice", Enforcement.REQUIRED))
-        assert not rig.store.candidate("local", "alice").has_authenticator
-        assert rig.store.read(lambda c: users.state(c, "local", "alice")).active_tokens == 0
-        assert rig.store.read(lambda c: tokens.authenticators(c, "local", "alice")) == []
+        assert not (await rig.store.candidate("local", "alice")).has_authenticator
+        assert rig.read(lambda c: users.state(c, "local", "alice")).active_tokens == 0
+        assert rig.read(lambda c: tokens.authenticators(c, "local", "alice")) == []
         await rig.token(label="phone")
-        assert rig.store.candidate("local", "alice").has_authenticator
-        assert rig.store.read(lambda c: tokens.authenticators(c, "local", "alice")) == ["phone"]
+        assert (await rig.store.candidate("local", "alice")).has_authenticator
+        assert rig.read(lambda c: tokens.authenticators(c, "local", "alice")) == ["phone"]
         with pytest.raises(LastTokenError):
             await _revoke(rig, "t1")
         for number in range(len(STAND_INS)):
@@ -159,7 +159,7 @@ def test_a_user_is_as_was_said_last(tmp_path):
         await rig.token()
 
         async def now():
-            user = rig.store.candidate("local", "alice").user
+            user = (await rig.store.candidate("local", "alice")).user
             return user.enforcement, user.locked_at, user.exempt_until, user.notice
 
         assert await now() == (None, None, None, None)
@@ -191,22 +191,22 @@ def test_a_success_is_remembered_where_it_was_and_nowhere_else(tmp_path):
     async def work(rig):
         token = await rig.token()
 
-        def seen(service="sshd", source=HERE, name="alice"):
-            return rig.store.seen_at(Sighting("local", name, service, source))
+        async def seen(service="sshd", source=HERE, name="alice"):
+            return await rig.store.seen_at(Sighting("local", name, service, source))
 
         await rig.attempt(source=HERE, service="sshd", passed=False)
-        assert seen() is None
+        assert await seen() is None
         for step, now in ((10, NOW), (11, NOW + 5 * SECOND)):
             await rig.attempt(spend=(token.seq, step), source=HERE, service="sshd", now=now)
-            assert seen() == now
+            assert await seen() == now
         spent = await rig.attempt(spend=(token.seq, 11), source=HERE, service="sshd", now=NOW + 9 * SECOND)
         assert spent.settled is Settled.SPENT
-        assert seen() == NOW + 5 * SECOND
-        assert [seen("sudo"), seen(source=THERE), seen(name="bob")] == [None] * 3
+        assert await seen() == NOW + 5 * SECOND
+        assert [await seen("sudo"), await seen(source=THERE), await seen(name="bob")] == [None] * 3
         await rig.attempt(spend=(token.seq, 20), source=HERE, now=NOW + 20 * SECOND)
-        assert seen() == NOW + 5 * SECOND
+        assert await seen() == NOW + 5 * SECOND
         await rig.change(lambda t: users.forget(t, "local", "alice"))
-        assert seen() is None
+        assert await seen() is None
 
     in_store(tmp_path, work)
 
@@ -220,9 +220,9 @@ def test_successes_are_forgotten_after_the_longest_grace(tmp_path):
         seen = Sighting("local", "alice", "sshd", HERE)
         week = 7 * 86_400 * SECOND
         await rig.change(rig.store.tidy, NOW + week)
-        assert rig.store.seen_at(seen) == NOW
+        assert await rig.store.seen_at(seen) == NOW
         await rig.change(rig.store.tidy, NOW + week + 1)
-        assert rig.store.seen_at(seen) is None
+        assert await rig.store.seen_at(seen) is None
 
     in_store(tmp_path, work)
 
@@ -283,11 +283,11 @@ def test_tidying_takes_rows_of_forgiven_misses_and_of_confirmations(tmp_path):
         await rig.attempt(reserving=True, source=HERE)
         await rig.attempt(spend=(token.seq, 9), reserved=[NOW], source=HERE, now=NOW + 1)
         await rig.store.settle(rig.settlement()._replace(subject=users.token_key("t9")))
-        assert rig.store.throttle(users.token_key("t9")).misses == 1
+        assert rig.throttle(users.token_key("t9")).misses == 1
         await rig.change(rig.store.tidy, NOW + FORGET - 1)
-        assert rig.store.throttle(users.token_key("t9")).misses == 1
+        assert rig.throttle(users.token_key("t9")).misses == 1
         await rig.change(rig.store.tidy, NOW + FORGET)
-        assert rig.store.read(lambda c: c.execute(select(func.count()).select_from(tables.throttle)).scalar()) == 0
+        assert rig.read(lambda c: c.execute(select(func.count()).select_from(tables.throttle)).scalar()) == 0
 
     in_store(tmp_path, work)
 

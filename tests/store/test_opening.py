@@ -101,7 +101,7 @@ def test_a_store_of_a_later_version_is_refused(tmp_path):
     [
         ("nonsense", "not a database URL"),
         ("mysql://localhost/x", "mysql is not supported"),
-        ("postgresql+nodriver://localhost/x", "not a database URL"),
+        ("postgresql+nodriver://localhost/x", "write postgresql://"),
     ],
 )
 def test_a_store_url_that_cannot_be_used_is_told(tmp_path, url, said):

@@ -289,7 +289,7 @@ def test_when_the_disk_is_full_nothing_is_told_to_pass(tmp_path):
 
 def _limit_pages(store, most=None):
     """Let the writer's database grow no further, as on a full disk (SQLITE_FULL)."""
-    cursor = store._writer._cursor()
+    cursor = store._open.writer._line.connection.connection.dbapi_connection.cursor()
     now = cursor.execute("PRAGMA page_count").fetchone()[0]
     cursor.execute(f"PRAGMA max_page_count = {most or now}")
     return now
@@ -325,7 +325,7 @@ def test_a_disk_that_becomes_slow_sends_the_commits_to_the_thread(tmp_path):
     async def work():
         async with running(tmp_path, quick=0.001) as rig:
             token = await rig.token()
-            writer = rig.store._writer
+            writer = rig.store._open.writer
             writer._pace = 0.005
             ruling = rig.attempt(spend=(token.seq, 20))
             await asyncio.sleep(0)

@@ -88,7 +88,7 @@ class Bench:
 
     def audit(self):
         """All entries."""
-        rows = self.rig.store.read(lambda connection: auditlog.newest(connection, 1000))
+        rows = self.rig.read(lambda connection: auditlog.newest(connection, 1000))
         return [json.loads(row.entry) for row in rows]
 
     def code(self, steps=0):

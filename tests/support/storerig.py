@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import select
+
 from otpbridge.config import Key
 from otpbridge.model import (
     AuditEvent,
@@ -16,10 +18,11 @@ from otpbridge.model import (
     OtpParameters,
     Secret,
     State,
+    ThrottleState,
     Token,
     Verdict,
 )
-from otpbridge.store import tokens, users
+from otpbridge.store import tables, tokens, users
 from otpbridge.store.settle import Settlement, Sighting, Spend, Strike
 from otpbridge.store.store import Store, open_store
 from otpbridge.vault.keys import KeyPlace
@@ -30,6 +33,19 @@ RULE = Backoff(limit=3, first_wait=1000, longest_wait=300_000, forget=900_000)
 SOURCE_RULE = Backoff(limit=5, first_wait=1000, longest_wait=300_000, forget=900_000)
 
 
+class Backend:
+    """Where stores of a folder are: in it, unless a test is run on another database."""
+
+    def __init__(self):
+        self.url = self.beside
+
+    def beside(self, folder):
+        """SQLite in the folder."""
+
+
+backend = Backend()
+
+
 def place(folder):
     """The embedded key of a folder."""
     return KeyPlace(Key(), folder, None)
@@ -37,7 +53,7 @@ def place(folder):
 
 def opened(folder, per_source=SOURCE_RULE):
     """The store of a folder, not started."""
-    return open_store(None, folder, place(folder), os.urandom, per_source)
+    return open_store(backend.url(folder), folder, place(folder), os.urandom, per_source)
 
 
 @asynccontextmanager
@@ -92,7 +108,18 @@ class Rig:
 
     def find(self, token_id):
         """A token as stored."""
-        return self.store.read(lambda connection: tokens.find(connection, token_id))
+        return self.read(lambda connection: tokens.find(connection, token_id))
+
+    def read(self, work):
+        """Read from a connection of the test's own."""
+        with self.store.engine.connect() as connection:
+            return work(connection)
+
+    def throttle(self, key):
+        """What back-off knows of a key."""
+        t = tables.throttle
+        row = self.read(lambda connection: connection.execute(select(t).where(t.c.key == key)).one_or_none())
+        return ThrottleState() if row is None else ThrottleState(row.misses, row.refused, row.last, row.not_before)
 
     async def put(self, name="alice", token_id="r1", *, kind=Kind.RECOVERY, label="", expires_at=None, seed=None):
         """Give a user (added if new) a token that is active at once; returns it as stored."""
@@ -153,11 +180,11 @@ class Rig:
 
     def misses(self, name="alice"):
         """What back-off knows of a user."""
-        return self.store.throttle(users.subject_key("local", name))
+        return self.throttle(users.subject_key("local", name))
 
     def source_misses(self, source):
         """What back-off knows of a source."""
-        return self.store.throttle(users.source_key(source))
+        return self.throttle(users.source_key(source))
 
 
 def run(work):

@@ -66,11 +66,11 @@ class ActivityCounter(Counter):
         if not 1 <= count <= _MOST:
             raise invalid("count")
         store = self.desk.store
-        if store.read(partial(users.find, client=client, name=user)) is None:
+        if await store.read(partial(users.find, client=client, name=user)) is None:
             raise users.NoSuchUserError(client, user)
         found = await store.read_long(partial(_newest, client=client, name=user, count=count))
         ids = {token for token, _ in found if token is not None}
-        named = store.read(partial(tokens.named, ids=ids)) if ids else {}
+        named = await store.read(partial(tokens.named, ids=ids)) if ids else {}
         events = [_named(event, named.get(token or "")) for token, event in found]
         for start in range(0, len(events) - _PAGE, _PAGE):
             await call.send(ActivityReply(events=tuple(events[start : start + _PAGE])))

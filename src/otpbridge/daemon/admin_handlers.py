@@ -82,13 +82,13 @@ class AdminCounter(Counter):
         """Add a user."""
         client, user = client_of(asked.client), user_of(asked.user)
         await self.desk.change(people.adding(call, client, user))
-        return self._user(client, user)
+        return await self._user(client, user)
 
     async def show_user(self, call: Call, asked: ShowUser) -> ShowUserReply:
         """A user with tokens."""
         client, user = client_of(asked.client), user_of(asked.user)
-        state = self._state(client, user)
-        listed = self.desk.store.read(lambda connection: tokens.of_user(connection, client, user))
+        state = await self._state(client, user)
+        listed = await self.desk.store.read(lambda connection: tokens.of_user(connection, client, user))
         return ShowUserReply(
             user=user_fields(self.desk, state), tokens=tuple(token_fields(stored.token) for stored in listed)
         )
@@ -104,7 +104,7 @@ class AdminCounter(Counter):
         client = None if asked.client is None else client_of(asked.client)
         after: tuple[str, str] | None = None
         while True:
-            page = self.desk.store.read(partial(users.page, client=client, after=after, most=_PAGE))
+            page = await self.desk.store.read(partial(users.page, client=client, after=after, most=_PAGE))
             reply = UsersReply(users=tuple(user_fields(self.desk, state) for state in page))
             if len(page) < _PAGE:
                 return reply
@@ -116,7 +116,7 @@ class AdminCounter(Counter):
         client, user = client_of(asked.client), user_of(asked.user)
         force = bool(asked.force) and asked.enforcement is Enforcement.REQUIRED
         await self.desk.change(enforcing(call, client, user, asked.enforcement, force=force))
-        return self._user(client, user)
+        return await self._user(client, user)
 
     async def reset_user(self, call: Call, asked: ResetUser) -> ResetReply:
         """For a lost phone: no tokens, no back-off, optional."""
@@ -140,7 +140,7 @@ class AdminCounter(Counter):
             transaction.audit(event(call, name, client=client, user=user, reason=reason, detail=detail))
 
         await self.desk.change(work)
-        return self._user(client, user)
+        return await self._user(client, user)
 
     async def lock_user(self, call: Call, asked: LockUser) -> UserReply:
         """Let a user in nowhere."""
@@ -174,11 +174,15 @@ class AdminCounter(Counter):
         revoked = bool(asked.all)
         if asked.user is not None:
             owner, user = client_of(asked.client), user_of(asked.user)
-            self._state(owner, user)
-            return _tokens(self.desk.store.read(partial(tokens.of_user, client=owner, name=user, revoked=revoked)))
+            await self._state(owner, user)
+            return _tokens(
+                await self.desk.store.read(partial(tokens.of_user, client=owner, name=user, revoked=revoked))
+            )
         after: tuple[str, str, int] | None = None
         while True:
-            page = self.desk.store.read(partial(tokens.page, client=client, after=after, most=_PAGE, revoked=revoked))
+            page = await self.desk.store.read(
+                partial(tokens.page, client=client, after=after, most=_PAGE, revoked=revoked)
+            )
             if len(page) < _PAGE:
                 return _tokens(page)
             await call.send(_tokens(page))
@@ -187,7 +191,7 @@ class AdminCounter(Counter):
 
     async def show_token(self, call: Call, asked: ShowToken) -> TokenReply:
         """One token."""
-        return TokenReply(token=token_fields(self._find(asked.token).token))
+        return TokenReply(token=token_fields((await self._find(asked.token)).token))
 
     async def disable_token(self, call: Call, asked: DisableToken) -> TokenReply:
         """Take a token out of use for a while."""
@@ -199,14 +203,14 @@ class AdminCounter(Counter):
 
     async def remove_token(self, call: Call, asked: RemoveToken) -> TokenReply:
         """Revoke a token; its seed is destroyed."""
-        token = self._find(asked.token).token
+        token = (await self._find(asked.token)).token
         await self.desk.change(revoking(call, token, keep_one=None))
         return TokenReply(token=token_fields(token._replace(state=State.REVOKED, expires_at=None)))
 
     async def resync(self, call: Call, asked: Resync) -> ResyncReply:
         """Put a drifted token back in step by two consecutive codes (RFC 4226 §7.4)."""
         desk = self.desk
-        stored = self._find(asked.token)
+        stored = await self._find(asked.token)
         token, reach, now = stored.token, desk.config.window.resync, desk.clock()
         if token.kind not in {Kind.TOTP, Kind.HOTP}:
             raise EnrolError(f"token {token.id} is a {token.kind} token, which cannot drift")
@@ -279,26 +283,26 @@ class AdminCounter(Counter):
             transaction.audit(event(call, done, client=client, user=user, reason=reason))
 
         await self.desk.change(work)
-        return self._user(client, user)
+        return await self._user(client, user)
 
-    def _state(self, client: str, user: str) -> UserState:
-        return self.desk.store.read(partial(users.state, client=client, name=user))
+    async def _state(self, client: str, user: str) -> UserState:
+        return await self.desk.store.read(partial(users.state, client=client, name=user))
 
-    def _user(self, client: str, user: str) -> UserReply:
-        return UserReply(user=user_fields(self.desk, self._state(client, user)))
+    async def _user(self, client: str, user: str) -> UserReply:
+        return UserReply(user=user_fields(self.desk, await self._state(client, user)))
 
-    def _find(self, token_id: str) -> StoredToken:
-        return self.desk.store.read(partial(tokens.find, token_id=token_id))
+    async def _find(self, token_id: str) -> StoredToken:
+        return await self.desk.store.read(partial(tokens.find, token_id=token_id))
 
     async def _change_state(self, call: Call, token_id: str, name: str, source: State, target: State) -> TokenReply:
-        token = self._find(token_id).token
+        token = (await self._find(token_id)).token
 
         def work(transaction: Transaction) -> None:
             tokens.change_state(transaction, token_id, {source}, target)
             transaction.audit(token_event(call, name, token))
 
         await self.desk.change(work)
-        return TokenReply(token=token_fields(self._find(token_id).token))
+        return TokenReply(token=token_fields((await self._find(token_id)).token))
 
 
 def _tokens(page: Sequence[StoredToken]) -> TokenListReply:

@@ -34,7 +34,7 @@ class AuditDesk:
         if not asked.follow:
             return await _send(call, await store.read_long(partial(auditlog.newest, count=count)))
         with self._board.following(every=True) as follower:
-            follower.position, _ = store.read(auditlog.anchor)
+            follower.position, _ = await store.read(auditlog.anchor)
             rows = await store.read_long(partial(auditlog.newest, count=count))
             while not self._board.closed:
                 if rows:

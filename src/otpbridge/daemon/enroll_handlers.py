@@ -66,7 +66,7 @@ class EnrollCounter(Counter):
         client, user = client_of(asked.client), user_of(asked.user)
         authority = await self.demand(call, client, user, Right.ENROL)
         check_text(user, "user name")
-        self.demand_proof(call, authority, client, user)
+        await self.demand_proof(call, authority, client, user)
         desk = self.desk
         held = desk.config.policy_of(client)
         parameters = _parameters(asked, held)
@@ -147,7 +147,7 @@ class EnrollCounter(Counter):
         """Make a list of recovery codes; the only reply that holds them."""
         client, user = client_of(asked.client), user_of(asked.user)
         authority = await self.demand(call, client, user, Right.ENROL)
-        self.demand_proof(call, authority, client, user)
+        await self.demand_proof(call, authority, client, user)
         desk = self.desk
         codes, record = recovery.recovery_codes(desk.random)
         token = active_token(desk, Kind.RECOVERY, client, user)
@@ -186,10 +186,10 @@ class EnrollCounter(Counter):
         """A user's tokens."""
         client, user = client_of(asked.client), user_of(asked.user)
         await self.demand(call, client, user, Right.ENROL)
-        found = self.desk.store.read(lambda connection: users.find(connection, client, user))
+        found = await self.desk.store.read(lambda connection: users.find(connection, client, user))
         if found is None:
             raise users.NoSuchUserError(client, user)
-        listed = self.desk.store.read(lambda connection: tokens.of_user(connection, client, user))
+        listed = await self.desk.store.read(lambda connection: tokens.of_user(connection, client, user))
         return TokensReply(
             enforcement=effective(found, self.desk.config.policy_of(client)),
             tokens=tuple(token_fields(stored.token) for stored in listed),
@@ -200,7 +200,7 @@ class EnrollCounter(Counter):
         stored = await self.own(call, asked.token)
         token = stored.token
         authority = await self.demand(call, token.client, token.user, Right.ENROL)
-        self.demand_proof(call, authority, token.client, token.user)
+        await self.demand_proof(call, authority, token.client, token.user)
         await self.desk.change(revoking(call, token, keep_one=self.desk.config.policy_of(token.client)))
         return Empty()
 
@@ -209,24 +209,24 @@ class EnrollCounter(Counter):
         client, user = client_of(asked.client), user_of(asked.user)
         authority = await self.demand(call, client, user, Right.ENROL)
         if asked.enforcement is Enforcement.OPTIONAL:
-            self.demand_proof(call, authority, client, user)
+            await self.demand_proof(call, authority, client, user)
         await self.desk.change(enforcing(call, client, user, asked.enforcement))
         return Empty()
 
     async def own(self, call: Call, token_id: str) -> StoredToken:
         """A token that the caller may act on; to all others it does not exist."""
-        stored = self.desk.store.read(lambda connection: tokens.find(connection, token_id))
+        stored = await self.desk.store.read(lambda connection: tokens.find(connection, token_id))
         token = stored.token
         authority = await self.desk.rights.authority(self.caller(call), token.client, token.user, Right.ENROL)
         if authority is Authority.NONE:
             raise NoSuchTokenError(token_id)
         return stored
 
-    def demand_proof(self, call: Call, authority: Authority, client: str, user: str) -> None:
+    async def demand_proof(self, call: Call, authority: Authority, client: str, user: str) -> None:
         """A user who acts for themselves and has a token must have shown it: a stolen session is not the user."""
         if authority is not Authority.SELF:
             return
-        candidate = self.desk.store.candidate(client, user)
+        candidate = await self.desk.store.candidate(client, user)
         if candidate.has_authenticator and not proven(call, user, self.desk.clock(), PROOF_SECONDS):
             raise VarlinkError(f"{ENROLL}.ProofNeeded")
 

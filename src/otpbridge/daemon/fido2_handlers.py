@@ -31,10 +31,10 @@ class Fido2Counter(EnrollCounter):
         client, user = client_of(asked.client), user_of(asked.user)
         authority = await self.demand(call, client, user, Right.ENROL)
         check_text(user, "user name")
-        self.demand_proof(call, authority, client, user)
+        await self.demand_proof(call, authority, client, user)
         desk = self.desk
         party = self._relying_party(client)
-        present = self._present(client, user)
+        present = await self._present(client, user)
         label = _free_label([token.label for token, _ in present]) if asked.label is None else asked.label
         check_text(label, "label")
         now = int(desk.clock())
@@ -109,10 +109,10 @@ class Fido2Counter(EnrollCounter):
             raise EnrolError(f"security keys of {client} need [clients.{client}.webauthn] rp_id in otpbridge.toml")
         return party
 
-    def _present(self, client: str, user: str) -> Sequence[tuple[Token, Credential]]:
+    async def _present(self, client: str, user: str) -> Sequence[tuple[Token, Credential]]:
         """The security keys that a user has."""
         store = self.desk.store
-        held = store.read(lambda connection: tokens.of_user(connection, client, user))
+        held = await store.read(lambda connection: tokens.of_user(connection, client, user))
         return [
             (each.token, Credential.unpack(store.seed(each)))
             for each in held

@@ -201,7 +201,7 @@ class Judge:
         """The account phase: nothing is asked, nothing is spent. Raises UnknownStackError."""
         try:
             case = await self.case(subject)
-            seen = case.sighting is not None and self._passed_within(case.sighting, _ACCOUNT_MS)
+            seen = case.sighting is not None and await self._passed_within(case.sighting, _ACCOUNT_MS)
         except (StoreError, accounts.LookupFailedError) as error:
             return _unavailable(error)
         verdict, reason = policy.account(
@@ -253,7 +253,7 @@ class Judge:
         if held.exempt_groups and subject.client == LOCAL:
             # In a thread, and before the rest is read: where accounts come from a directory it may take long.
             group = await asyncio.to_thread(accounts.member_of, subject.user, held.exempt_groups)
-        candidate = self._store.candidate(subject.client, subject.user)
+        candidate = await self._store.candidate(subject.client, subject.user)
         remembered = held.grace or held.account is AccountRule.VERIFIED or not candidate.has_authenticator
         sighting = _sighting(subject) if remembered else None
         about = Circumstances(
@@ -261,7 +261,7 @@ class Judge:
             nullok=subject.nullok,
             trusted=policy.trusted_network(context.rhost, held) if subject.believed else None,
             group=group,
-            grace=bool(held.grace and sighting and self._passed_within(sighting, held.grace * 1000)),
+            grace=bool(held.grace and sighting and await self._passed_within(sighting, held.grace * 1000)),
             enrols=stack.enrols,
         )
         stands = policy.standing(candidate, held, self._clock(), about)
@@ -277,8 +277,8 @@ class Judge:
             found = self._policies[key] = (held, self._config.throttle.per_user(held))
         return found
 
-    def _passed_within(self, sighting: Sighting, ms: int) -> bool:
-        at = self._store.seen_at(sighting)
+    async def _passed_within(self, sighting: Sighting, ms: int) -> bool:
+        at = await self._store.seen_at(sighting)
         return at is not None and 0 <= self._now_ms() - at <= ms
 
     # --- while it goes on ---

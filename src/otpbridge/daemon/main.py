@@ -301,7 +301,7 @@ class Daemon:
         if not self._notifier.watchdog_seconds:
             return
         while True:
-            self._store.candidate("", "")
+            await self._store.candidate("", "")
             self._notifier.tell("WATCHDOG=1")
             await asyncio.sleep(self._notifier.watchdog_seconds / 3)
 

@@ -34,7 +34,7 @@ class NoticesCounter(Counter):
         client = None if asked.client is None else client_of(asked.client)
         self._permit(caller, client)
         with self._board.following() as follower:
-            end, _ = store.read(auditlog.anchor)
+            end, _ = await store.read(auditlog.anchor)
             follower.position = follower.told = end if asked.after is None else asked.after
             if follower.position < 0:
                 raise invalid("after")
@@ -74,7 +74,7 @@ class NoticesCounter(Counter):
         for start in range(0, len(found), _EVENTS):
             some = found[start : start + _EVENTS]
             ids = {each.token for each in some if each.token is not None}
-            named = self.desk.store.read(partial(tokens.named, ids=ids)) if ids else {}
+            named = await self.desk.store.read(partial(tokens.named, ids=ids)) if ids else {}
             events = tuple(each.event(named.get(each.token or "")) for each in some)
             await self._send(call, follower, events, some[-1].sequence)
 

@@ -43,7 +43,7 @@ class PeopleCounter(Counter):
             raise invalid("count")
         while True:
             most = _PAGE if left is None else min(_PAGE, left)
-            page = self.desk.store.read(partial(users.page, client=client, after=after, most=most))
+            page = await self.desk.store.read(partial(users.page, client=client, after=after, most=most))
             reply = ManagedUsersReply(users=tuple(map(self._managed, page)))
             left = None if left is None else left - len(page)
             if len(page) < most or left == 0:
@@ -56,13 +56,13 @@ class PeopleCounter(Counter):
     async def show_user(self, call: Call, asked: ShowManagedUser) -> ManagedUserReply:
         """One user."""
         client, user = self._whose(call, asked.client, asked.user)
-        return self._shown(client, user)
+        return await self._shown(client, user)
 
     async def add_user(self, call: Call, asked: AddManagedUser) -> ManagedUserReply:
         """Add a user."""
         client, user = self._whose(call, asked.client, asked.user)
         await self.desk.change(people.adding(call, client, user))
-        return self._shown(client, user)
+        return await self._shown(client, user)
 
     async def remove_user(self, call: Call, asked: RemoveManagedUser) -> Empty:
         """Delete a user with all tokens, unless an administrator has locked them."""
@@ -95,9 +95,9 @@ class PeopleCounter(Counter):
         if self.desk.rights.given(self.caller(call), client, Right.MANAGE) is Authority.NONE:
             raise denied()
 
-    def _shown(self, client: str, user: str) -> ManagedUserReply:
+    async def _shown(self, client: str, user: str) -> ManagedUserReply:
         return ManagedUserReply(
-            user=self._managed(self.desk.store.read(partial(users.state, client=client, name=user)))
+            user=self._managed(await self.desk.store.read(partial(users.state, client=client, name=user)))
         )
 
     def _managed(self, state: UserState) -> ManagedUser:

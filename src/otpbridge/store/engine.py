@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.engine import make_url
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
 from otpbridge.errors import ConfigError, StoreBusyError, StoreError
+from otpbridge.store import postgres
 
 SQLITE_NAME = "otpbridge.db"
+_SETTING_UP = 8_389_754_676
+"""The number of the lock under which a PostgreSQL store is set up: any, as long as all daemons have the same."""
 
 # WAL with synchronous=FULL is the only pair besides DELETE+EXTRA that was seen to keep spent codes spent over a
 # power cut. With many users each verification touches a page of its own, so small pages make small commits (only
@@ -40,30 +45,65 @@ def open_engine(url: str | None, state_dir: Path) -> Engine:
 
     Raises ConfigError for a URL that cannot be used.
     """
-    if url is None:
-        url = f"sqlite:///{state_dir / SQLITE_NAME}"
+    parsed = parse_url(f"sqlite:///{state_dir / SQLITE_NAME}" if url is None else url)
+    if parsed.get_backend_name() != "sqlite":
+        return postgres.open_postgres(parsed)
+    engine = create_engine(
+        parsed,
+        poolclass=NullPool,
+        isolation_level="AUTOCOMMIT",
+        connect_args={"check_same_thread": False, "cached_statements": 256},
+        hide_parameters=True,
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def parse_url(url: str) -> URL:
+    """A store URL. Raises ConfigError, which does not repeat it: it may hold a password."""
     try:
         parsed = make_url(url)
-        if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
-            raise ConfigError(f"[store] url: {parsed.get_backend_name()} is not supported; use sqlite or postgresql")
-        connect_args: dict[str, Any] = {}
-        if parsed.get_backend_name() == "sqlite":
-            connect_args = {"check_same_thread": False, "cached_statements": 256}
-        engine = create_engine(parsed, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=connect_args)
-    except ArgumentError as error:
-        raise ConfigError(
-            "[store] url: not a database URL; use sqlite:////path/to/file or postgresql+psycopg://…"
-        ) from error
-    except ImportError as error:
-        raise ConfigError(f"[store] url: the driver is not installed ({error.name})") from error
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-    return engine
+        backend = parsed.get_backend_name()
+    except ArgumentError:
+        raise ConfigError("[store] url: not a database URL; use sqlite:////path/to/file or postgresql://…") from None
+    if backend not in {"sqlite", "postgresql", "postgres"}:
+        raise ConfigError(f"[store] url: {backend} is not supported; use sqlite or postgresql")
+    return parsed
+
+
+def is_shared(engine: Engine) -> bool:
+    """Whether other daemons may use the store at the same time."""
+    return engine.dialect.name != "sqlite"
 
 
 def begin(engine: Engine) -> str:
     """The statement that opens a writing transaction."""
-    return "BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else "BEGIN"
+    return postgres.BEGIN if is_shared(engine) else "BEGIN IMMEDIATE"
+
+
+def snapshot(engine: Engine) -> str:
+    """The statement that opens a transaction which reads the store as it is at one moment."""
+    return postgres.SNAPSHOT if is_shared(engine) else "BEGIN"
+
+
+def shown(engine: Engine) -> str:
+    """Where the store is, without anything secret."""
+    return postgres.shown(engine.url)
+
+
+@contextmanager
+def alone(engine: Engine, connection: Connection) -> Iterator[None]:
+    """Keep other daemons from setting the store up at the same time."""
+    if not is_shared(engine):
+        # There is one lock for all that a daemon does.
+        yield
+        return
+    connection.exec_driver_sql(f"SELECT pg_advisory_lock({_SETTING_UP})")
+    try:
+        yield
+    finally:
+        if not connection.invalidated:
+            connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_SETTING_UP})")
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

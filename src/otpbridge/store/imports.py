@@ -88,3 +88,8 @@ def drop(transaction: Transaction, import_id: str | None = None) -> None:
     if import_id is not None:
         change = change.where(tables.staged.c.import_id == import_id)
     transaction.connection.execute(change)
+
+
+def drop_older(transaction: Transaction, created: int) -> None:
+    """Forget the staged rows that were made before a time (Unix seconds): nobody sends their last call any more."""
+    transaction.connection.execute(delete(tables.staged).where(tables.staged.c.created_at < created))

@@ -52,6 +52,11 @@ def root(connection: Connection, vault: Vault) -> Secret | None:
     return None if sealed is None else vault.open(bytes(sealed), ROOT_IDENTITY)
 
 
+def has_root(connection: Connection) -> bool:
+    """Whether a store has its own secret already."""
+    return connection.execute(select(tables.meta.c.name).where(tables.meta.c.name == ROOT)).first() is not None
+
+
 def reseal_root(transaction: Transaction, vault: Vault) -> None:
     """Seal the store's own secret anew."""
     secret = root(transaction.connection, vault)

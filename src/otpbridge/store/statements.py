@@ -91,28 +91,51 @@ def candidate() -> Select[Any]:
     """A user and the active tokens they have; one row with null tokens if none, no row if no such user."""
     user, token = tables.user, tables.token
     return (
-        select(
-            user.c.enforcement,
-            user.c.locked_at,
-            user.c.exempt_until,
-            user.c.notice,
-            token.c.seq,
-            token.c.id,
-            token.c.kind,
-            token.c.algorithm,
-            token.c.digits,
-            token.c.period,
-            token.c.t0,
-            token.c.moving_factor,
-            token.c.drift,
-            token.c.sealed,
-            token.c.expires_at,
-        )
+        select(*_of_candidate())
         .select_from(user)
-        .outerjoin(token, and_(token.c.user_id == user.c.id, token.c.state == literal_column("'active'")))
+        .outerjoin(token, _is_active_of_user())
         .where(user.c.client == bindparam("client"), user.c.name == bindparam("name"))
         .order_by(token.c.seq)
     )
+
+
+def candidates(dialect: Dialect) -> Select[Any]:
+    """`candidate` of many users at once; each row begins with the place of the user whom it is about."""
+    user, token = tables.user, tables.token
+    v = _rows(dialect, place=Integer(), client=Text(), name=Text())
+    return (
+        select(v.c.place, *_of_candidate())
+        .select_from(v)
+        .join(user, and_(user.c.client == v.c.client, user.c.name == v.c.name))
+        .outerjoin(token, _is_active_of_user())
+        .order_by(token.c.seq)
+    )
+
+
+def _of_candidate() -> tuple[ColumnElement[Any], ...]:
+    user, token = tables.user, tables.token
+    return (
+        user.c.enforcement,
+        user.c.locked_at,
+        user.c.exempt_until,
+        user.c.notice,
+        token.c.seq,
+        token.c.id,
+        token.c.kind,
+        token.c.algorithm,
+        token.c.digits,
+        token.c.period,
+        token.c.t0,
+        token.c.moving_factor,
+        token.c.drift,
+        token.c.sealed,
+        token.c.expires_at,
+    )
+
+
+def _is_active_of_user() -> ColumnElement[bool]:
+    user, token = tables.user, tables.token
+    return and_(token.c.user_id == user.c.id, token.c.state == literal_column("'active'"))
 
 
 def spend(dialect: Dialect) -> Executable:
@@ -280,5 +303,5 @@ def _wait(rule: Backoff, misses: ColumnElement[int]) -> ColumnElement[int]:
     return case(
         (misses < rule.limit, literal_column("0")),
         (misses >= rule.limit + doublings, literal_column(str(rule.longest_wait))),
-        else_=literal_column(str(rule.first_wait), BigInteger).bitwise_lshift(beyond),
+        else_=cast(literal_column(str(rule.first_wait)), BigInteger).bitwise_lshift(beyond),
     )

@@ -25,24 +25,27 @@ from otpbridge.model import (
     OtpParameters,
     Secret,
     State,
-    ThrottleState,
     Token,
     User,
 )
-from otpbridge.store import auditlog, imports, rekey, schema, statements, tables
+from otpbridge.store import auditlog, imports, rekey, schema, tables
 from otpbridge.store.auditlog import AuditLog, AuditRow
-from otpbridge.store.engine import StoreLock, begin, open_engine
+from otpbridge.store.engine import StoreLock, alone, begin, is_shared, open_engine, shown
+from otpbridge.store.hangs import Hangs
+from otpbridge.store.lines import Line, PostgresLine, SqliteLine
+from otpbridge.store.readers import PostgresReader, Reader, SqliteReader
 from otpbridge.store.settle import Settlement, Settler, Sighting
-from otpbridge.store.statements import Prepared
 from otpbridge.store.tokens import StoredToken
 from otpbridge.store.writer import QUICK_SECONDS, Transaction, Writer
-from otpbridge.vault.keys import KeyPlace
+from otpbridge.vault.keys import KeyPlace, Keyring
 from otpbridge.vault.seal import Vault, derive, token_identity
 
 T = TypeVar("T")
 
 _LONGEST_SEEN = 604_800_000
 """Milliseconds: no policy may look further back."""
+_LONGEST_IMPORT = 86_400
+"""Seconds that the rows of an import are kept for its last call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,50 +74,57 @@ class Counts:
 class Store:
     """One store, open. `start` it in the event loop that will use it; `close` it there."""
 
-    def __init__(self, engine: Engine, lock: StoreLock, vault: Vault, root: Secret, per_source: Backoff) -> None:
+    def __init__(
+        self, engine: Engine, lock: StoreLock | None, vault: Vault, root: Secret, per_source: Backoff
+    ) -> None:
         self.engine = engine
         self.vault = vault
+        self.is_shared = is_shared(engine)
+        """Whether other daemons use it too."""
         self._per_source = per_source
         self._lock = lock
         self._fingerprint_key = derive(root, "fingerprint")
         self.backup_key = derive(root, "backup")
         self.audit = AuditLog(engine.dialect, derive(root, "audit"))
-        self._reader = engine.connect()
-        self._candidate = Prepared(statements.candidate(), engine.dialect)
-        self._writer: Writer | None = None
+        self._open: _Open | None = None
         self._watchers: set[Callable[[list[AuditRow]], None]] = set()
 
     @property
     def url(self) -> str:
         """Where the store is, without a password."""
-        return self.engine.url.render_as_string(hide_password=True)
+        return shown(self.engine)
 
     def start(self, *, quick: float = QUICK_SECONDS) -> None:
-        """Begin to write. Commits that take less than `quick` seconds are waited for on the event loop."""
+        """Begin to read and write. Commits to a file that take less than `quick` seconds hold up the event loop."""
         settler = Settler(self.engine.dialect, self._per_source)
-        local = self.engine.dialect.name == "sqlite"
-        self._writer = Writer(self.engine, settler, self.audit, committed=self._tell, quick=quick if local else 0.0)
+        hangs: Hangs | None = None
+        reader: Reader
+        line: Line
+        if self.is_shared:
+            hangs, quick = Hangs(), 0.0
+            hangs.start()
+            reader, line = PostgresReader(self.engine, hangs), PostgresLine(self.engine, hangs)
+        else:
+            reader, line = SqliteReader(self.engine), SqliteLine(self.engine)
+        writer = Writer(line, settler, self.audit, committed=self._tell, quick=quick)
+        self._open = _Open(reader, writer, hangs)
 
     async def close(self) -> None:
         """Write what is queued and let go of the store."""
-        if self._writer is not None:
-            await self._writer.close()
-        self._reader.close()
+        if self._open is not None:
+            await self._open.writer.close()
+            await self._open.reader.close()
+            if self._open.hangs is not None:
+                self._open.hangs.close()
         self.engine.dispose()
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     # --- verification ---
 
-    def candidate(self, client: str, name: str) -> Candidate:
+    async def candidate(self, client: str, name: str) -> Candidate:
         """Look a user up for a verification. Raises StoreError."""
-        try:
-            driver = self._reader.connection.dbapi_connection
-            assert driver is not None
-            rows = self._candidate.run(driver.cursor(), client=client, name=name).fetchall()
-        except Exception as error:
-            if isinstance(error, self.engine.dialect.dbapi.Error):  # type: ignore[union-attr]
-                raise StoreError(f"the store cannot be read: {error}") from None
-            raise
+        rows = await self._started.reader.candidate(client, name)
         # Who is not there, or has no token, is made up, so that it takes as long to find that out.
         there = rows or [_NOBODY]
         enforcement, locked_at, exempt_until, notice = there[0][:4]
@@ -124,7 +134,7 @@ class Store:
 
     def settle(self, settlement: Settlement[T]) -> asyncio.Future[T]:
         """Settle a judged attempt; what it concludes comes once the ruling is on disk, or the store has failed."""
-        return self._writing.settle(settlement)
+        return self._started.writer.settle(settlement)
 
     def seed(self, stored: StoredToken) -> Secret:
         """The seed of a token. Raises SealBrokenError."""
@@ -132,7 +142,7 @@ class Store:
             raise StoreError(f"token {stored.token.id} is revoked: its seed is destroyed")
         return self.vault.open(stored.sealed, token_identity(stored.token))
 
-    def seen_at(self, sighting: Sighting) -> int | None:
+    async def seen_at(self, sighting: Sighting) -> int | None:
         """When a user last passed at a service from a source (Unix milliseconds), where that was to be kept."""
         seen = tables.seen
         same = (
@@ -141,7 +151,7 @@ class Store:
             & (seen.c.service == sighting.service)
             & (seen.c.source == sighting.source)
         )
-        found: int | None = self.read(
+        found: int | None = await self.read(
             lambda connection: connection.execute(select(seen.c.at).where(same)).scalar_one_or_none()
         )
         return found
@@ -150,39 +160,22 @@ class Store:
 
     def change(self, work: Callable[[Transaction], T], now: int) -> asyncio.Future[T]:
         """Run a change in the writer's next transaction. Its own errors come through the future."""
-        return self._writing.change(work, now)
+        return self._started.writer.change(work, now)
 
-    def read(self, work: Callable[[Connection], T]) -> T:
+    async def read(self, work: Callable[[Connection], T]) -> T:
         """Run a short read. Raises StoreError."""
-        try:
-            return work(self._reader)
-        except DBAPIError as error:
-            raise StoreError(f"the store cannot be read: {error.orig}") from None
+        return await self._started.reader.read(work)
 
     async def read_long(self, work: Callable[[Connection], T]) -> T:
-        """Run a long read in a thread, on a connection of its own. Raises StoreError."""
-
-        def run() -> T:
-            with self.engine.connect() as connection:
-                return work(connection)
-
-        try:
-            return await asyncio.to_thread(run)
-        except DBAPIError as error:
-            raise StoreError(f"the store cannot be read: {error.orig}") from None
+        """Run a long read in a thread; it sees the store as it is at one moment. Raises StoreError."""
+        return await self._started.reader.read_long(work)
 
     def fingerprint(self, seed: Secret) -> bytes:
         """What tells whether a seed is in the store already; useless without the store's own secret."""
         return hmac.digest(self._fingerprint_key.reveal(), seed.reveal(), hashlib.sha256)[:16]
 
-    def throttle(self, key: str) -> ThrottleState:
-        """What back-off knows of a key."""
-        t = tables.throttle
-        row = self.read(lambda connection: connection.execute(select(t).where(t.c.key == key)).one_or_none())
-        return ThrottleState() if row is None else ThrottleState(row.misses, row.refused, row.last, row.not_before)
-
     def tidy(self, transaction: Transaction) -> None:
-        """Forget back-off that counts nothing any more, and successes that no policy looks back to."""
+        """Forget back-off that counts nothing any more, old successes, and imports that were given up."""
         t, seen = tables.throttle, tables.seen
         # Misses decay by the time that passes alone, so a row is only worth its place while some are left, or while
         # the wait that they began goes on: it may be longer than it takes to forget them. All rules forget alike.
@@ -191,6 +184,7 @@ class Store:
         )
         transaction.connection.execute(delete(t).where(gone))
         transaction.connection.execute(delete(seen).where(seen.c.at < transaction.now - _LONGEST_SEEN))
+        imports.drop_older(transaction, transaction.now // 1000 - _LONGEST_IMPORT)
 
     # --- status and audit ---
 
@@ -213,10 +207,19 @@ class Store:
             watcher(rows)
 
     @property
-    def _writing(self) -> Writer:
-        if self._writer is None:
+    def _started(self) -> _Open:
+        if self._open is None:
             raise StoreError("the store is not started")
-        return self._writer
+        return self._open
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """What works for a store that was started."""
+
+    reader: Reader
+    writer: Writer
+    hangs: Hangs | None
 
 
 def open_store(
@@ -231,22 +234,32 @@ def open_store(
     Raises StoreError, StoreBusyError, ConfigError, and of the key: KeyMissingError, KeyUnsafeError, SealBrokenError.
     """
     prepare_folder(state_dir)
-    lock = StoreLock(state_dir)
+    engine = open_engine(url, state_dir)
+    lock = None if is_shared(engine) else StoreLock(state_dir)
     try:
-        engine = open_engine(url, state_dir)
-        try:
-            with engine.connect() as connection:
-                fresh = schema.version(connection) is None
-                keyring = keys.create(random) if fresh and not keys.exists() else keys.load()
-                vault = Vault(keyring, random)
-                schema.migrate(connection)
-                root = _root(engine, connection, vault, random)
-        except DBAPIError as error:
-            raise StoreError(f"{engine.url.render_as_string()}: cannot be opened: {error.orig}") from None
+        with engine.connect() as connection, alone(engine, connection):
+            keyring = _keyring(connection, keys, random)
+            vault = Vault(keyring, random)
+            schema.migrate(connection)
+            root = _root(engine, connection, vault, random)
         return Store(engine, lock, vault, root, per_source)
-    except BaseException:
-        lock.close()
+    except BaseException as error:
+        engine.dispose()
+        if lock is not None:
+            lock.close()
+        if isinstance(error, DBAPIError):
+            raise StoreError(f"{shown(engine)}: cannot be opened: {_first_line(error.orig)}") from None
         raise
+
+
+def _keyring(connection: Connection, keys: KeyPlace, random: Callable[[int], bytes]) -> Keyring:
+    """The keys of a store; made for one that has no secret yet."""
+    fresh = schema.version(connection) is None or not rekey.has_root(connection)
+    return keys.create(random) if fresh and not keys.exists() else keys.load()
+
+
+def _first_line(error: BaseException | None) -> str:
+    return str(error).partition("\n")[0]
 
 
 def prepare_folder(folder: Path) -> None:
@@ -280,7 +293,9 @@ def _root(engine: Engine, connection: Connection, vault: Vault, random: Callable
                     {"name": auditlog.HEAD, "number": 0, "value": auditlog.GENESIS},
                 ],
             )
-        imports.drop(Transaction(connection, 0))
+        if not is_shared(engine):
+            # Whoever sent them is gone. Elsewhere it may be another daemon's: those `tidy` sees to.
+            imports.drop(Transaction(connection, 0))
         connection.exec_driver_sql("COMMIT")
     except BaseException:
         connection.exec_driver_sql("ROLLBACK")

@@ -1,7 +1,8 @@
 """The one who writes: commits together what has gathered, and tells nobody before the commit has returned.
 
 A batch is settled or changed in one transaction. A change that does not fit is rolled back alone; when the database
-itself fails, the whole batch fails and nothing of it has happened.
+itself fails, the whole batch fails and nothing of it has happened. Where the line to the database was lost, the batch
+is tried again if it is certain that nothing of it was committed; else all of it is refused.
 
 Where the disk is quick, the settlements of one turn of the event loop are committed at its end, on the spot: the way
 to a thread and back costs more than it saves. Where it is slow they go to a thread, which commits what has gathered
@@ -13,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from otpbridge.errors import OtpBridgeError, StoreError
 from otpbridge.model import AuditEvent
 from otpbridge.store.auditlog import AuditLog, AuditRow
-from otpbridge.store.engine import begin
+from otpbridge.store.lines import Line
 from otpbridge.store.settle import Ruling, Settled, Settlement, Settler
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,6 @@ _WEIGHT = 0.2
 """Of the newest commit in that average."""
 _PATIENCE = 10.0
 """Seconds that the thread waits for another process that holds the store (an admin's sqlite3 shell, a copy)."""
-_RETRY = 0.005
 
 
 class Transaction:
@@ -69,11 +68,11 @@ class _Job:
 
 
 class Writer:
-    """Owns the writing connection. Use it from the event loop that made it."""
+    """Owns the writing line. Use it from the event loop that made it."""
 
     def __init__(
         self,
-        engine: Engine,
+        line: Line,
         settler: Settler,
         audit: AuditLog,
         *,
@@ -84,14 +83,12 @@ class Writer:
         self._pace = 0.0
         self._gathered: list[_Job] = []
         self._writing = threading.Lock()
-        self._engine = engine
+        self._line = line
         self._settler = settler
         self._audit = audit
         self._committed = committed
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._connection = self._connect()
-        self._begin = begin(engine)
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -115,7 +112,7 @@ class Writer:
             self._turn()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
-        self._connection.close()
+        self._line.close()
 
     def _turn(self) -> None:
         """Commit what this turn of the loop has gathered, here or in the thread."""
@@ -152,54 +149,47 @@ class Writer:
 
     def _write(self, batch: list[_Job], *, patience: float) -> list[AuditRow] | None:
         """Write a batch; its audit rows. None where somebody else held the store for longer than `patience`."""
-        rows: list[AuditRow] = []
-        try:
-            cursor = self._cursor()
-            if not self._begun(cursor, patience):
-                return None
+        for last in (False, False, True):
             try:
-                for settling, jobs in groupby(batch, lambda job: isinstance(job.work, Settlement)):
-                    if settling:
-                        rows += self._settle(cursor, list(jobs))
-                    else:
-                        for job in jobs:
-                            rows += self._change(cursor, job)
-                begun = time.monotonic()
-                cursor.execute("COMMIT")
-                self._pace += (time.monotonic() - begun - self._pace) * _WEIGHT
-            except BaseException:
-                self._roll_back(cursor)
-                raise
-        except Exception as error:  # noqa: BLE001 - whatever the database does, every caller gets a refusal
-            # Without a traceback: its frames hold parameters.
-            log.error(  # noqa: TRY400
-                "store: %d writes failed and were rolled back: %s", len(batch), _brief(error)
-            )
-            failure = StoreError(f"the store could not be written: {_brief(error)}")
-            for job in batch:
-                if isinstance(job.work, Settlement):
-                    _, job.result = job.work.conclude(Ruling(Settled.FAILED))
+                return self._transact(batch, patience)
+            except Exception as error:  # noqa: BLE001 - whatever the database does, every caller gets a refusal
+                if not last and self._line.may_try_again(error):
+                    log.warning("store: nothing was committed, trying again: %s", _brief(error))
+                    continue
+                # Without a traceback: its frames hold parameters.
+                log.error(  # noqa: TRY400
+                    "store: %d writes failed: %s", len(batch), _brief(error)
+                )
+                self._fail(batch, StoreError(f"the store could not be written: {_brief(error)}"))
+                break
+        return []
+
+    def _transact(self, batch: list[_Job], patience: float) -> list[AuditRow] | None:
+        rows: list[AuditRow] = []
+        cursor = self._line.begin(patience)
+        if cursor is None:
+            return None
+        try:
+            for settling, jobs in groupby(batch, lambda job: isinstance(job.work, Settlement)):
+                if settling:
+                    rows += self._settle(cursor, list(jobs))
                 else:
-                    job.error = failure
-            return []
+                    for job in jobs:
+                        rows += self._change(cursor, job)
+            begun = time.monotonic()
+            self._line.commit(cursor, rows)
+            self._pace += (time.monotonic() - begun - self._pace) * _WEIGHT
+        except BaseException:
+            self._roll_back(cursor)
+            raise
         return rows
 
-    def _begun(self, cursor: Any, patience: float) -> bool:
-        """Open a transaction. False where another process holds the store and there is no patience to wait for it."""
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                cursor.execute(self._begin)
-            except Exception as error:
-                if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
-                    raise
-                if not patience:
-                    return False
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(_RETRY)
+    def _fail(self, batch: list[_Job], failure: StoreError) -> None:
+        for job in batch:
+            if isinstance(job.work, Settlement):
+                _, job.result = job.work.conclude(Ruling(Settled.FAILED))
             else:
-                return True
+                job.error = failure
 
     def _settle(self, cursor: Any, jobs: Sequence[_Job]) -> list[AuditRow]:
         settlements = [job.work for job in jobs if isinstance(job.work, Settlement)]
@@ -213,47 +203,29 @@ class Writer:
 
     def _change(self, cursor: Any, job: _Job) -> list[AuditRow]:
         assert not isinstance(job.work, Settlement)
-        transaction = Transaction(self._connection, job.now)
-        cursor.execute("SAVEPOINT change")
+        transaction = Transaction(self._line.connection, job.now)
+        job.error = None
+        self._line.save(cursor)
         try:
             job.result = job.work(transaction)
             rows = self._audit.append(cursor, transaction.events) if transaction.events else []
         except Exception as error:  # noqa: BLE001 - one change that fails must not take the others with it
             # Where the database has given up the whole transaction this fails too, and so does the batch.
-            cursor.execute("ROLLBACK TO SAVEPOINT change")
+            self._line.undo(cursor, error)
             rows = []
             if isinstance(error, OtpBridgeError):
                 job.error = error
             else:
                 log.error("store: a change failed and was rolled back: %s", _brief(error))  # noqa: TRY400
                 job.error = StoreError(f"the store refused a change: {_brief(error)}")
-        cursor.execute("RELEASE SAVEPOINT change")
+        self._line.keep(cursor)
         return rows
 
-    def _cursor(self) -> Any:
-        """A bare cursor of the writing connection, which is opened again if the database had gone away."""
-        if self._connection.closed or self._connection.invalidated:
-            self._connection.close()
-            self._connection = self._connect()
-        driver = self._connection.connection.dbapi_connection
-        assert driver is not None
-        return driver.cursor()
-
-    def _connect(self) -> Connection:
-        connection = self._engine.connect()
-        if self._engine.dialect.name == "sqlite":
-            # Who waits for the store decides that here, not SQLite.
-            connection.exec_driver_sql("PRAGMA busy_timeout=0")
-        return connection
-
     def _roll_back(self, cursor: Any) -> None:
-        # SQLite ends a transaction by itself when the disk is full.
-        if getattr(cursor.connection, "in_transaction", True):
-            try:
-                cursor.execute("ROLLBACK")
-            except Exception as error:  # noqa: BLE001 - the connection is gone; the next batch opens another
-                log.warning("store: roll-back failed, connecting again: %s", _brief(error))
-                self._connection.invalidate()
+        try:
+            self._line.roll_back(cursor)
+        except Exception as error:  # noqa: BLE001 - the connection is gone; the next batch opens another
+            log.warning("store: roll-back failed: %s", _brief(error))
 
     def _deliver(self, batch: list[_Job], rows: list[AuditRow]) -> None:
         for job in batch:
