@@ -35,9 +35,11 @@ class CannotConnectError(Exception):
     """The socket is closed to this user; the message is the errno's name."""
 
 
-def calls(path: Path, user: pwd.struct_passwd, asked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Said]:
-    """Make these calls as `user` and return the replies. Raises CannotConnectError."""
-    request = {"uid": user.pw_uid, "gid": user.pw_gid, "path": os.fspath(path), "calls": asked}
+def calls(
+    path: Path, user: pwd.struct_passwd, asked: Sequence[tuple[str, Mapping[str, Any]]], *, more: bool = False
+) -> list[Said]:
+    """Make these calls as `user` and return the replies; with `more`, all of each call. Raises CannotConnectError."""
+    request = {"uid": user.pw_uid, "gid": user.pw_gid, "path": os.fspath(path), "calls": asked, "more": more}
     done = subprocess.run(
         [sys.executable, "-I", "-S", __file__],
         input=json.dumps(request),
@@ -70,14 +72,15 @@ def _main(request: Mapping[str, Any]) -> None:
         return
     replies = []
     for method, parameters in request["calls"]:
-        sock.sendall(json.dumps({"method": method, "parameters": parameters}).encode() + b"\0")
-        reply = b""
-        while not reply.endswith(b"\0"):
+        call = {"method": method, "parameters": parameters, "more": request["more"]}
+        sock.sendall(json.dumps(call).encode() + b"\0")
+        text = b""
+        while not text.endswith(b"\0") or b'"continues":true' in text[:-1].rpartition(b"\0")[2]:
             piece = sock.recv(65_536)
             if not piece:
                 raise EOFError(method)
-            reply += piece
-        replies.append(json.loads(reply[:-1]))
+            text += piece
+        replies += map(json.loads, text[:-1].split(b"\0"))
     print(json.dumps(replies))
 
 
