@@ -55,12 +55,12 @@ def session_bus(folder):
 
 
 @contextmanager
-def portal(bus, uri, *, status=0, error=None, early=False, old=False, noise=False, mute=False):
+def portal(bus, uri, *, status=0, error=None, early=False, old=False, noise=None, mute=False):
     """Answer one request for a screenshot with `uri`; the list that is yielded gets the options of the request.
 
     status: 0 done, 1 the user said no, 2 anything else. error: answer the call with this D-Bus error. early: the
     result comes before the answer to the call. old: the request has a path of the portal's own choice. noise: others
-    send results first, as any program of the session can. mute: there is no result.
+    send results with this URI first, as any program of the session can. mute: there is no result.
     """
     address = bus["DBUS_SESSION_BUS_ADDRESS"]
     asked = []
@@ -85,9 +85,9 @@ def portal(bus, uri, *, status=0, error=None, early=False, old=False, noise=Fals
             sender = call.header.fields[HeaderFields.sender].lstrip(":").replace(".", "_")
             token = "t0" if old else options["handle_token"]
             handle = f"/org/freedesktop/portal/desktop/request/{sender}/{token}"
-            if noise:
-                stranger.send(_response(handle, 0, "file:///etc/hostname"))
-                connection.send(_response(f"{handle}x", 0, "file:///etc/hostname"))
+            if noise is not None:
+                stranger.send(_response(handle, 0, noise))
+                connection.send(_response(f"{handle}x", 0, noise))
             steps = [lambda: connection.send(new_method_return(call, "o", (handle,)))]
             if not mute:
                 steps.append(lambda: connection.send(_response(handle, status, uri)))

@@ -1,7 +1,8 @@
 """A screenshot through the desktop portal, the way that Wayland leaves to programs.
 
 org.freedesktop.portal.Screenshot (flatpak.github.io/xdg-desktop-portal/docs). The desktop may ask the user first. It
-writes the picture into a file, often among the user's pictures: that file shows the code, so it is read and deleted.
+writes the picture into a file, often among the user's pictures: that file shows the code, so it is to be deleted once
+it was read. What is no picture, or somebody else's, is not touched.
 """
 
 from __future__ import annotations
@@ -32,11 +33,8 @@ _DONE, _CANCELLED = 0, 1
 _OTHERWISE = "take a screenshot another way (for example: grim - | otpbridge yubikey scan -)"
 
 
-def screenshot() -> tuple[bytes, Path | None]:
-    """The picture as a file, and where the desktop's own copy is, should it not let itself be deleted.
-
-    Raises EnrolError, NoLibraryError.
-    """
+def screenshot() -> tuple[bytes, Path]:
+    """What is in the file that the desktop wrote, and where that is; it stays. Raises EnrolError, NoLibraryError."""
     with libraries():
         from jeepney import DBusErrorResponse  # noqa: PLC0415 - it may be missing
         from jeepney.io.blocking import open_dbus_connection  # noqa: PLC0415
@@ -55,7 +53,10 @@ def screenshot() -> tuple[bytes, Path | None]:
         raise EnrolError(f"the desktop did not answer in time; try again, or {_OTHERWISE}") from None
     except (OSError, ValueError, RuntimeError) as error:
         raise EnrolError(f"the D-Bus session does not answer as it should ({error}); {_OTHERWISE}") from error
-    return _taken(path)
+    try:
+        return _read(path), path
+    except OSError as error:
+        raise EnrolError(f"the desktop's screenshot {path} cannot be read: {error.strerror}") from error
 
 
 def _answer(bus: DBusConnection) -> dict[str, Any]:
@@ -122,24 +123,14 @@ def _file(results: dict[str, Any]) -> Path:
     return Path(os.fsdecode(name))
 
 
-def _taken(path: Path) -> tuple[bytes, Path | None]:
-    """Read the file and delete it."""
-    try:
-        data = _read(path)
-    except OSError as error:
-        raise EnrolError(f"the desktop's screenshot {path} cannot be read: {error.strerror}") from error
-    try:
-        path.unlink()
-    except OSError:
-        return data, path
-    return data, None
-
-
 def _read(path: Path) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
             raise EnrolError(f"the desktop's screenshot {path} is no file")
+        if status.st_uid != os.geteuid():
+            raise EnrolError(f"the desktop's screenshot {path} belongs to somebody else: run this as that user")
         with os.fdopen(fd, "rb", closefd=False) as file:
             return file.read(LONGEST + 1)
     finally:

@@ -64,14 +64,23 @@ def shoot() -> Shot:
     """What the screen shows now, all monitors. Raises EnrolError, NoLibraryError."""
     if os.environ.get("WAYLAND_DISPLAY"):
         # What an X server shows within Wayland is not the screen, but black.
-        data, left_behind = desktop.screenshot()
-        return Shot(grey(data, "the picture of the screen"), left_behind=left_behind)
+        return _of_wayland()
     if os.environ.get("DISPLAY"):
         return _of_x11()
     raise EnrolError(
         "there is no screen here (neither DISPLAY nor WAYLAND_DISPLAY is set): run this in a terminal of the desktop,"
         f" as the user who sees the code, {_OTHERWISE}"
     )
+
+
+def _of_wayland() -> Shot:
+    data, path = desktop.screenshot()
+    images = grey(data, f"the desktop's screenshot {path}")
+    try:
+        path.unlink()
+    except OSError:
+        return Shot(images, left_behind=path)
+    return Shot(images)
 
 
 def _of_x11() -> Shot:
