@@ -120,7 +120,7 @@ def test_a_person_sees_what_is_put_where_and_is_asked(rig, tmp_path):
             terminal.type(answer)
             assert terminal.finish() == code
         assert BASE32 not in terminal.text
-    assert "Example:alice on YubiKey 5 NFC 12345678 shows" in terminal.text
+    assert "Example:alice shows" in terminal.text
     assert [credential.secret for credential in key.credentials] == [SEED]
 
 
@@ -297,6 +297,14 @@ def test_accounts_of_an_export_are_chosen(rig, run):
     assert told[1]["code"] == spent.stdout.strip()
 
 
+def test_an_account_that_is_named_twice_is_one(rig, run):
+    """By its number and by its name."""
+    key = rig.plug()
+    text = uri(payload(entry(name="alice"), entry(name="bob")))
+    with_uri(run, text, "--pick", 1, "--account", "alice", "--account", "Example:alice")
+    assert ids(key) == ["Example:alice"]
+
+
 def test_a_person_chooses_from_the_list(rig, tmp_path):
     """By its numbers; what is none of them changes nothing."""
     key = rig.plug()
@@ -338,7 +346,7 @@ def test_a_uri_is_asked_for_hidden_or_read(rig, tmp_path, run):
         (["/none/code.png"], "cannot read /none/code.png: No such file"),
         (["/"], "cannot read /: Is a directory"),
         (["/dev/null"], "is empty"),
-        (["/etc/hostname"], "is no picture"),
+        (["/proc/self/status"], "is no picture"),
         (["/dev/zero"], "larger than"),
         (["-"], "is empty"),
         (["--uri"], "no answer was given"),
@@ -520,6 +528,23 @@ def test_a_key_that_is_not_touched_keeps_nothing(rig, run):
     done = with_uri(run, ALICE, "--touch", code=1)
     assert "not touched in time" in done.stderr
     assert "Nothing is left" in done.stderr
+    assert key.credentials == []
+
+
+def test_giving_up_keeps_nothing(rig, tmp_path):
+    """Ctrl-C while the key waits for a touch."""
+    key = rig.plug()
+    key.touch("late")
+    file = tmp_path / "code.png"
+    file.write_bytes(picture(ALICE))
+    with Terminal("--run-dir", tmp_path, "yubikey", "scan", file, "--touch", "--yes") as terminal:
+        terminal.wait_for("now (15 s)")
+        key.blinks()
+        terminal.press("\x03")
+        terminal.wait_for("Giving up")
+        key.touch("never")
+        assert terminal.finish() == 130
+    assert "Nothing is left" in terminal.text
     assert key.credentials == []
 
 

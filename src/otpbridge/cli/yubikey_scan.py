@@ -125,7 +125,7 @@ def _found(pictures: Sequence[str], *, clipboard: bool, uri: bool) -> Offers:
         raise CommandError(Code.REFUSED, f"there is no otpauth code {where}: {other}", "NoCode")
     raise CommandError(
         Code.REFUSED,
-        f"there is no QR code {where}; have it shown whole, and larger (Ctrl and + in a browser)",
+        f"there is no QR code {where}; have it shown whole, with no window over it, and larger (Ctrl and +)",
         "NoCode",
     )
 
@@ -324,4 +324,4 @@ def _tell_before(session: Session, offer: Offer, account: NewAccount) -> None:
 
 def _tell_after(session: Session, key: Key, account: NewAccount, code: KeyCode) -> None:
     left = "" if code.valid_to is None else f", good for {max(0, code.valid_to - int(time.time()))} s"
-    session.tell(f"{show.visible(str(account))} on {key} shows {code.text}{left}. Confirm it where the QR code is.")
+    session.tell(f"{show.visible(str(account))} shows {code.text}{left}. Where it has to be confirmed, type this.")
