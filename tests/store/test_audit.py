@@ -21,7 +21,7 @@ def log(tmp_path):
     async def fill():
         async with running(tmp_path) as rig:
             for number in range(ENTRIES):
-                event = AuditEvent("verify", user=f"u{number}", verdict=Verdict.SUCCESS)
+                event = AuditEvent("verify", client="acme", user=f"u{number}", verdict=Verdict.SUCCESS)
                 await rig.change(lambda transaction, event=event: transaction.audit(event))
 
     run(fill())
@@ -80,6 +80,12 @@ audit, meta = tables.audit, tables.meta
             "entry 5 was changed",
         ),
         ([insert(audit).values(sequence=13, entry='{"at":1,"event":"x"}', mac=b"0" * 32)], "entry 13 was changed"),
+        ([update(audit).where(audit.c.sequence == 5).values(name="u1")], "entry 5 is put down to somebody"),
+        ([update(audit).where(audit.c.sequence == 5).values(client="globex")], "entry 5 is put down to somebody"),
+        (
+            [update(audit).where(audit.c.sequence == 5).values(client=None, name=None)],
+            "entry 5 is put down to somebody",
+        ),
         ([delete(meta).where(meta.c.name == auditlog.HEAD)], "head of the log is missing"),
         ([update(meta).where(meta.c.name == auditlog.HEAD).values(number=11)], "ends at entry 12"),
     ],
@@ -173,5 +179,34 @@ def test_the_log_is_read_on_from_a_place_in_pages(tmp_path):
                 pages.append([row.sequence for row in page])
                 place = page[-1].sequence
             assert pages == [[2, 3, 4], [5]]
+
+    run(work())
+
+
+def test_the_rows_of_one_user_are_found_by_an_index(tmp_path):
+    """Newest first, from before a row, of that client alone; however long the log, no other rows are read."""
+
+    async def work():
+        async with running(tmp_path) as rig:
+            for number in range(9):
+                event = AuditEvent("verify", client=("acme", "globex", None)[number % 3], user="alice")
+                await rig.change(lambda transaction, event=event: transaction.audit(event))
+
+            def read(before, most):
+                return rig.read(lambda connection: auditlog.of_user(connection, "acme", "alice", before, most))
+
+            assert [row.sequence for row in read(None, 100)] == [7, 4, 1]
+            assert [row.sequence for row in read(None, 2)] == [7, 4]
+            assert [row.sequence for row in read(4, 2)] == [1]
+            assert read(1, 2) == []
+            if rig.store.engine.dialect.name != "sqlite":
+                # PostgreSQL reads a table as small as this one whole.
+                return
+            query = auditlog.query_of_user("acme", "alice", 4, 2)
+            text_of = str(query.compile(rig.store.engine, compile_kwargs={"literal_binds": True}))
+            plan = rig.read(lambda connection: connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text_of}").all())
+            assert [row[-1] for row in plan] == [
+                "SEARCH audit USING INDEX ix_audit_client_name_sequence (client=? AND name=? AND sequence<?)"
+            ]
 
     run(work())

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Dialect, select
+from sqlalchemy import Connection, Dialect, Select, select
 
 from otpbridge.model import AuditEvent, Secret
 from otpbridge.store import statements, tables
@@ -190,6 +190,12 @@ def after(connection: Connection, sequence: int, most: int) -> list[AuditRow]:
 
 def of_user(connection: Connection, client: str, name: str, before: int | None, most: int) -> list[AuditRow]:
     """The rows about a user, newest first, `most` at most: from the end, or from before a sequence."""
+    rows = connection.execute(query_of_user(client, name, before, most))
+    return [AuditRow(row.sequence, row.entry) for row in rows]
+
+
+def query_of_user(client: str, name: str, before: int | None, most: int) -> Select[Any]:
+    """What `of_user` asks."""
     audit = tables.audit
     query = (
         select(audit.c.sequence, audit.c.entry)
@@ -197,9 +203,7 @@ def of_user(connection: Connection, client: str, name: str, before: int | None, 
         .order_by(audit.c.sequence.desc())
         .limit(most)
     )
-    if before is not None:
-        query = query.where(audit.c.sequence < before)
-    return [AuditRow(row.sequence, row.entry) for row in connection.execute(query)]
+    return query if before is None else query.where(audit.c.sequence < before)
 
 
 def _parse_anchor(text: str) -> tuple[int, bytes]:
