@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -29,7 +30,7 @@ class Keyring:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._plugged: dict[int, tuple[SoftKey, Path, socket.socket, threading.Thread]] = {}
+        self._plugged: dict[int, _Port] = {}
         self._number = 0
 
     @property
@@ -40,44 +41,58 @@ class Keyring:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for key, *_rest in list(self._plugged.values()):
-            self.unplug(key)
+        for port in list(self._plugged.values()):
+            self.unplug(port.key)
 
     def plug(self, key: SoftKey) -> SoftKey:
         """In, now."""
         key.plug()
         self._number += 1
         path = self.folder / f"{self._number}.{key.name}"
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(os.fspath(path))
-        path.chmod(0o666)
-        listener.listen()
-        thread = threading.Thread(target=_accept, args=(listener, key))
-        thread.start()
-        self._plugged[id(key)] = (key, path, listener, thread)
+        self._plugged[id(key)] = _Port(key, path)
         return key
 
     def unplug(self, key: SoftKey) -> None:
         """Out, now."""
-        _, path, listener, thread = self._plugged.pop(id(key))
-        path.unlink()
-        key.pull()
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
-        listener.close()
+        self._plugged.pop(id(key)).close()
 
 
-def _accept(listener: socket.socket, key: SoftKey) -> None:
-    serving: list[threading.Thread] = []
-    while True:
-        try:
-            connection, _ = listener.accept()
-        except OSError:
-            break
-        serving.append(threading.Thread(target=_serve, args=(connection, key)))
-        serving[-1].start()
-    for thread in serving:
-        thread.join()
+class _Port:
+    """Where one key is plugged in."""
+
+    def __init__(self, key: SoftKey, path: Path) -> None:
+        self.key = key
+        self._path = path
+        self._connections: list[socket.socket] = []
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(os.fspath(path))
+        path.chmod(0o666)
+        self._listener.listen()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        """Out, whoever is talking to it."""
+        self._path.unlink()
+        self.key.pull()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join()
+        self._listener.close()
+        for connection in self._connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self._connections.append(connection)
+            self._threads.append(threading.Thread(target=_serve, args=(connection, self.key)))
+            self._threads[-1].start()
 
 
 def _serve(connection: socket.socket, key: SoftKey) -> None:
