@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.message import Message
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,7 @@ class Portal:
         self.config_file.write_text(PORTAL.format(port=self.port, socket=folder / "run/verify", more=more))
         self._stack = contextlib.ExitStack()
         self.log: list[str] = []
+        self._news = threading.Condition()
 
     def __enter__(self) -> Portal:
         self._stack.enter_context(self.daemon)
@@ -136,8 +137,16 @@ class Portal:
 
     def _read(self) -> None:
         for line in self.process.stderr:
-            self.log.append(line)
+            with self._news:
+                self.log.append(line)
+                self._news.notify_all()
         self.process.stderr.close()
+
+    def wait_for_log(self, text: str, count: int = 1) -> None:
+        """Return once the portal has said this, so many times."""
+        with self._news:
+            there = self._news.wait_for(lambda: "".join(self.log).count(text) >= count, SECONDS)
+        assert there, self.log
 
     def __exit__(self, *error: object) -> None:
         self.process.terminate()
@@ -303,7 +312,11 @@ class Plain:
         self.cookies: dict[str, str] = {}
 
     def ask(
-        self, method: str, path: str, form: Mapping[str, str] | None = None, **headers: str
+        self,
+        method: str,
+        path: str,
+        form: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
+        **headers: str,
     ) -> tuple[int, Message, bytes]:
         """One request; state, headers and body of the reply. Header names are written with `_`; empty: left out."""
         sent = {"Host": self.host}

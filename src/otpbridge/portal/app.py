@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import logging
@@ -21,6 +22,7 @@ from otpbridge.portal import (
     administration,
     enrolment,
     faults,
+    follow,
     helpdesk,
     keys,
     login,
@@ -68,7 +70,11 @@ def make(portal: Portal) -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        following = asyncio.create_task(follow.follow(house))
         yield
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
         await house.otp.close()
 
     app = Starlette(

@@ -16,6 +16,8 @@ from otpbridge.portal.source import browser_address, is_loopback, is_trusted
 
 LARGEST_BODY = 64 * 1024
 """Bytes of a form."""
+LARGEST_HEAD = 16 * 1024
+"""Bytes of headers and query."""
 _BODY_SECONDS = 15.0
 _FORM = "application/x-www-form-urlencoded"
 _HOST = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?")
@@ -47,6 +49,9 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        if sum(len(name) + len(value) for name, value in headers.raw) + len(scope["query_string"]) > LARGEST_HEAD:
+            await _say(431, "The headers are too large.\n", scope, receive, send)
+            return
         host = _host_of(headers)
         brand = self._portal.brands.get(host)
         if brand is None:

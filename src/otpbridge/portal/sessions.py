@@ -125,11 +125,16 @@ class Sessions:
         if name in self._held:
             self._end(name)
 
-    def end_of(self, client: str, user: str, *, but: Session | None = None) -> None:
-        """Log a user out everywhere, except in the session `but`."""
-        for name, session in [*self._held.items()]:
-            if (session.client, session.user) == (client, user) and session is not but:
-                self._end(name)
+    def end_of(self, client: str, user: str, *, but: Session | None = None) -> int:
+        """Log a user out everywhere, except in the session `but`; how many sessions that ended."""
+        theirs = [
+            name
+            for name, session in self._held.items()
+            if (session.client, session.user) == (client, user) and session is not but
+        ]
+        for name in theirs:
+            self._end(name)
+        return len(theirs)
 
     def _over(self, session: Session, now: float) -> bool:
         return now - session.seen >= self._idle or now - session.started >= self._absolute
