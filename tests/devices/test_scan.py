@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
@@ -20,9 +21,10 @@ from real_daemon import MAIN
 from terminal import Terminal
 from xscreen import page, xserver
 
-from otpbridge.cli import yubikey_take
+from otpbridge.cli import yubikey_scan, yubikey_take
 from otpbridge.cli.yubikey_reach import Reach
 from otpbridge.devices.keys import NewAccount
+from otpbridge.enroll import display
 from otpbridge.enroll.display import Monitor, Shot
 from otpbridge.enroll.scanning import Box
 from otpbridge.errors import DeviceError
@@ -239,6 +241,14 @@ def test_the_desktop_of_wayland_is_asked(rig, wayland, tmp_path, run):
     assert not file.exists()
     with portal(wayland, file.as_uri(), status=1):
         assert "was not allowed" in run("yubikey", "scan", code=2, environment=wayland).stderr
+
+
+def test_a_picture_that_the_desktop_left_is_named(monkeypatch, capsys):
+    """It shows the code to whoever finds it."""
+    left = Shot((), left_behind=Path("/home/alice/Pictures/Screenshot.png"))
+    monkeypatch.setattr(display, "shoot", lambda: left)
+    assert list(yubikey_scan._on_screen()) == []
+    assert "in /home/alice/Pictures/Screenshot.png: delete it" in capsys.readouterr().err
 
 
 # --- pictures, text, the clipboard ---

@@ -182,8 +182,8 @@ def _on_screen() -> Iterator[Sighting]:
     shot = display.shoot()
     if shot.left_behind is not None:
         show.note(
-            f"otpbridge: the desktop left its picture of the screen, with the code on it, in {shot.left_behind}:"
-            " delete it"
+            "otpbridge: the desktop left its picture of the screen, with the code on it, in"
+            f" {show.visible(str(shot.left_behind))}: delete it"
         )
     yield from _in_shot(shot)
 

@@ -47,7 +47,7 @@ def screenshot() -> tuple[bytes, Path]:
     except DBusErrorResponse as error:
         raise EnrolError(
             f"the desktop has no portal for screenshots ({error.name}): install xdg-desktop-portal and the part for"
-            f" your desktop, or {_OTHERWISE}"
+            f" your desktop (for sway: xdg-desktop-portal-wlr and xdg-desktop-portal-gtk), or {_OTHERWISE}"
         ) from error
     except TimeoutError:
         raise EnrolError(f"the desktop did not answer in time; try again, or {_OTHERWISE}") from None
