@@ -244,6 +244,7 @@ class NoticeStyle(enum.StrEnum):
 
 CODE = "code"
 PASSWORD = "password"  # noqa: S105 - the name of an answer
+PIN = "pin"
 WEBAUTHN = "webauthn"
 
 

@@ -337,7 +337,8 @@ def test_a_person_proves_it_by_all_that_the_stack_asks(run_dir, user_daemon):
 
     def step(prompt):
         waiting[:] = [prompt]
-        return StepReply(session="s", step=Step(notices=(), prompts=(PromptFields(style="hidden", text=prompt),)))
+        prompts = (PromptFields(style="hidden", text=prompt, answer="code"),)
+        return StepReply(session="s", step=Step(notices=(), prompts=prompts))
 
     def proceed(request):
         answer, following = steps[waiting[0]]

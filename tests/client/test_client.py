@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import math
 import os
 import socket
@@ -22,13 +23,17 @@ from otpbridge.client import AsyncClient, Client, ProtocolError, RemoteError, Un
 from otpbridge.client.aio import AsyncLine
 from otpbridge.client.exchange import IDLE_CONNECTIONS, Exchange
 from otpbridge.client.line import Line
-from otpbridge.model import Context, Enforcement, Kind, Notice, NoticeStyle, Prompt, PromptStyle, State, Verdict
+from otpbridge.model import Context, Deed, Enforcement, Kind, Notice, NoticeStyle, Prompt, PromptStyle, State, Verdict
 from otpbridge.wire.calls import Call, VarlinkError
 from otpbridge.wire.messages import (
     ENROLL,
     VERIFY,
     Account,
+    AccountEvent,
     AccountReply,
+    Activity,
+    ActivityReply,
+    AddManagedUser,
     AuditTail,
     AuditTailReply,
     Begin,
@@ -41,9 +46,23 @@ from otpbridge.wire.messages import (
     Discard,
     Empty,
     Entry,
+    Invite,
+    ManagedUser,
+    ManagedUserReply,
+    ManagedUsers,
+    ManagedUsersReply,
+    NewRecoveryCodes,
     NoticeFields,
     PromptFields,
+    RecoveryCodesReply,
+    RegistrationCodeReply,
     Remove,
+    RemoveManagedUser,
+    Reset,
+    ResetReply,
+    SetPassword,
+    SetPasswordReply,
+    ShowManagedUser,
     Start,
     StartReply,
     Step,
@@ -54,6 +73,16 @@ from otpbridge.wire.messages import (
 
 CODE = "492039"
 SEED = "3132333435363738393031323334353637383930"
+
+
+EVENTS = (AccountEvent(at=2.5, event=Deed.LOGIN, let_in=False), AccountEvent(at=1.5, event=Deed.USER_RESET))
+INVITED = RegistrationCodeReply(token="t5", code=CODE, expires_at=1)
+USERS = tuple(
+    ManagedUser(
+        name=name, client="acme", enforcement=Enforcement.REQUIRED, locked=False, created_at=1, active_tokens=1
+    )
+    for name in ("alice", "bob", "carol")
+)
 
 
 class Daemon:
@@ -78,6 +107,17 @@ class Daemon:
             ChooseEnforcement: self.empty,
             Tokens: self.tokens,
             AuditTail: self.tail,
+            NewRecoveryCodes: lambda call, asked: (
+                self.note(call, asked) or RecoveryCodesReply(token="t3", codes=(CODE,))
+            ),
+            SetPassword: lambda call, asked: self.note(call, asked) or SetPasswordReply(token="t4"),
+            Activity: self.activity,
+            ManagedUsers: self.users,
+            ShowManagedUser: self.answering(ManagedUserReply(user=USERS[0])),
+            AddManagedUser: self.answering(ManagedUserReply(user=USERS[0])),
+            RemoveManagedUser: self.empty,
+            Reset: self.answering(ResetReply(revoked=3)),
+            Invite: self.answering(INVITED),
         }
 
     def note(self, call: Call, asked: Any) -> None:
@@ -114,7 +154,7 @@ class Daemon:
         touch = (NoticeFields(style=NoticeStyle.TOUCH, text="Touch your key"),)
         if call.more:
             await call.send(StepReply(session="s", step=Step(notices=touch, prompts=())))
-        prompts = (PromptFields(style=PromptStyle.HIDDEN, text="Code: "),)
+        prompts = (PromptFields(style=PromptStyle.HIDDEN, text="Password: ", answer="password"),)
         if asked.user == "mute":
             prompts = ()
         return StepReply(session="s", step=Step(notices=() if call.more else touch, prompts=prompts))
@@ -159,6 +199,23 @@ class Daemon:
     def tokens(self, call: Call, asked: Tokens) -> TokensReply:
         self.note(call, asked)
         return TokensReply(enforcement=Enforcement.REQUIRED, tokens=())
+
+    async def activity(self, call: Call, asked: Activity) -> ActivityReply:
+        self.note(call, asked)
+        await call.send(ActivityReply(events=EVENTS[:1]))
+        return ActivityReply(events=EVENTS[1:])
+
+    async def users(self, call: Call, asked: ManagedUsers) -> ManagedUsersReply:
+        self.note(call, asked)
+        await call.send(ManagedUsersReply(users=USERS[:2]))
+        return ManagedUsersReply(users=USERS[2:])
+
+    def answering(self, reply: Any) -> Callable[[Call, Any], Any]:
+        def answer(call: Call, asked: Any) -> Any:
+            self.note(call, asked)
+            return reply
+
+        return answer
 
     async def tail(self, call: Call, asked: AuditTail) -> AuditTailReply:
         self.note(call, asked)
@@ -253,7 +310,7 @@ def daemon() -> Daemon:
 
 @pytest.fixture
 def rig(daemon: Daemon, tmp_path: Path) -> Iterator[Rig]:
-    with serving(tmp_path / "verify", daemon.handlers(), streaming=[AuditTail]) as rig:
+    with serving(tmp_path / "verify", daemon.handlers(), streaming=[AuditTail, Activity, ManagedUsers]) as rig:
         yield rig
 
 
@@ -315,10 +372,12 @@ def test_an_enrolment_from_python(connect: Connect, rig: Rig, daemon: Daemon) ->
     assert (started.token, started.seed_hex) == ("t1", SEED)
     assert SEED not in repr(started)
     assert not otp.confirm(started.token, "000000").confirmed
-    assert otp.confirm(started.token, CODE).confirmed
+    assert otp.confirm(started.token, CODE, serials=["12345678"]).confirmed
     otp.discard("t2")
     assert otp.tokens("alice").enforcement is Enforcement.REQUIRED
     otp.set_enforcement("alice", Enforcement.OPTIONAL, client="acme")
+    assert otp.new_recovery_codes("alice", client="acme").codes == (CODE,)
+    otp.set_password("alice", "correct horse", client="acme")
     assert [type(asked) for asked in daemon.asked] == [
         Start,
         Confirm,
@@ -326,7 +385,15 @@ def test_an_enrolment_from_python(connect: Connect, rig: Rig, daemon: Daemon) ->
         Discard,
         Tokens,
         ChooseEnforcement,
+        NewRecoveryCodes,
+        SetPassword,
     ]
+    assert [asked.serials for asked in daemon.asked[1:3]] == [None, ("12345678",)]
+    assert (daemon.asked[-2].client, daemon.asked[-1].client, daemon.asked[-1].password) == (
+        "acme",
+        "acme",
+        "correct horse",
+    )
     assert (daemon.asked[0].digits, daemon.asked[0].period) == (8, None)
 
 
@@ -335,7 +402,7 @@ def test_a_conversation_asks_and_judges(connect: Connect, rig: Rig) -> None:
     otp = connect(rig.path)
     with otp.begin("alice") as talk:
         assert talk.notices == (Notice("Touch your key", NoticeStyle.TOUCH),)
-        assert talk.prompts == (Prompt("Code: ", PromptStyle.HIDDEN),)
+        assert talk.prompts == (Prompt("Password: ", PromptStyle.HIDDEN, "password"),)
         assert talk.verdict is None
         with pytest.raises(ProtocolError, match="no verdict yet"):
             assert talk.result
@@ -386,6 +453,44 @@ def test_a_step_without_prompt_or_verdict_is_nonsense(connect: Connect, rig: Rig
     """A daemon that neither asks nor judges cannot make a client wait for ever."""
     with pytest.raises(ProtocolError, match="neither asks nor judges"):
         connect(rig.path).begin("mute")
+
+
+def test_users_are_managed_from_python(connect: Connect, rig: Rig, daemon: Daemon) -> None:
+    """Lists come whole, whatever the number of replies; each call carries what was said, and no repr shows a code."""
+    otp = connect(rig.path)
+    assert otp.activity("alice", client="acme", count=2) == EVENTS
+    assert otp.users(client="acme", after="a", count=3) == USERS
+    assert otp.show_user("alice", client="acme") == otp.add_user("alice", client="acme") == USERS[0]
+    otp.remove_user("alice", client="acme", reason="r")
+    assert otp.reset("alice", client="acme", keep_enforcement=True, reason="r") == 3
+    invited = otp.invite("alice", client="acme", seconds=60, reason="r")
+    assert (invited, CODE in repr(invited)) == (INVITED, False)
+    whose = {"user": "alice", "client": "acme"}
+    assert daemon.asked == [
+        Activity(**whose, count=2),
+        ManagedUsers(client="acme", after="a", count=3),
+        ShowManagedUser(**whose),
+        AddManagedUser(**whose),
+        RemoveManagedUser(**whose, reason="r"),
+        Reset(**whose, keep_enforcement=True, reason="r"),
+        Invite(**whose, seconds=60, reason="r"),
+    ]
+    assert rig.connections() == 1
+
+
+def test_both_clients_have_the_same_calls() -> None:
+    """Whoever moves from one client to the other finds each call with the same arguments and the same result."""
+
+    def calls(kind: type) -> dict[str, Any]:
+        names = [name for name in vars(kind) if not name.startswith("_")]
+        return {name: inspect.signature(getattr(kind, name)) for name in names}
+
+    blocking, awaited = calls(Client), calls(AsyncClient)
+    assert blocking.keys() == awaited.keys()
+    for name, signature in blocking.items():
+        assert signature.parameters == awaited[name].parameters, name
+        if name not in {"begin", "stream"}:
+            assert signature.return_annotation == awaited[name].return_annotation, name
 
 
 def test_a_stream_yields_each_reply(connect: Connect, rig: Rig) -> None:

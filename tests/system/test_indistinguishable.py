@@ -158,8 +158,8 @@ def test_conversations_go_the_same_way(served, sort, stack):
     """The question and the end are the same bytes for everybody; where one is wrong no further question comes."""
     daemon, people = served
     about, answers = people.of(sort, stack)
-    prompt = "Verification code: " if stack is None else "Password: "
-    asked = f'{{"notices":[],"prompts":[{{"style":"hidden","text":"{prompt}"}}]}}'
+    prompt, answer = ("Verification code: ", "code") if stack is None else ("Password: ", "password")
+    asked = f'{{"notices":[],"prompts":[{{"style":"hidden","text":"{prompt}","answer":"{answer}"}}]}}'
     with Line(daemon.verify_socket) as line:
         begun, _ = line.ask("Begin", **about)
         ended, _ = line.ask("Continue", session="1", responses=answers[:1])

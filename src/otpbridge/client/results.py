@@ -51,4 +51,4 @@ def notices_of(step: Step | CheckReply) -> tuple[Notice, ...]:
 
 def prompts_of(step: Step) -> tuple[Prompt, ...]:
     """What the person is to be asked."""
-    return tuple(Prompt(prompt.text, prompt.style) for prompt in step.prompts)
+    return tuple(Prompt(prompt.text, prompt.style, prompt.answer) for prompt in step.prompts)

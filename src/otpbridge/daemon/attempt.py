@@ -11,6 +11,7 @@ from otpbridge.daemon.decoys import Decoys
 from otpbridge.errors import OtpBridgeError
 from otpbridge.model import (
     CODE,
+    PIN,
     WEBAUTHN,
     Context,
     Kind,
@@ -251,7 +252,7 @@ class StoreAttempt:
         if self.judged:
             # Each further answer is a guess of its own.
             await self.reserve_now()
-        pin = await self._question(Prompt(text))
+        pin = await self._question(Prompt(text, answer=PIN))
         self.judged = self.judged or bool(pin)
         return pin
 

@@ -192,7 +192,8 @@ def _told(conversation: Conversation) -> tuple[Notice, ...]:
 
 def _reply(session: str, step: Question | Outcome, notices: tuple[Notice, ...]) -> StepReply:
     if isinstance(step, Question):
-        prompt = PromptFields(style=step.prompt.style, text=step.prompt.text)
+        asked = step.prompt
+        prompt = PromptFields(style=asked.style, text=asked.text, answer=asked.answer)
         if step.prompt.notice:
             notices = (*notices, Notice(step.prompt.notice))
         return _step(session, notices, prompts=(prompt,))

@@ -56,6 +56,7 @@ class ContextFields(Message, forbid_unknown_fields=True):
 class PromptFields(Message):
     style: PromptStyle
     text: str
+    answer: str
 
 
 class NoticeFields(Message):
