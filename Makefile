@@ -9,7 +9,7 @@ PYTEST_ARGS ?= -n auto
 KEEP ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo portal-demo test coverage lint bench pam fuzz soak lock clean
+.PHONY: help demo portal-demo test test-device coverage lint bench pam fuzz soak lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 21
@@ -33,6 +33,11 @@ pam: .venv/.ready ## build the PAM module: pam/build/pam_otpbridge.so
 test: .venv/.ready ## install what is missing, then run all tests
 	@scripts/system-packages pam test peers
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+test-device: .venv/.ready ## tests on a real YubiKey, the only one plugged in: SERIAL=12345678; RESET=yes resets it too
+	@test -n "$(SERIAL)" || { echo "Say which key: make test-device SERIAL=12345678" >&2; exit 2; }
+	OTPBRIDGE_DEVICE_SERIAL=$(SERIAL) OTPBRIDGE_DEVICE_RESET=$(RESET) \
+	    $(PY) -m pytest -v -s -p no:randomly -p no:xdist tests/hardware
 
 coverage: .venv/.ready ## all tests with a coverage report
 	@scripts/system-packages pam test peers
