@@ -13,7 +13,7 @@ from otpbridge.cli.enrolling import required
 from otpbridge.cli.exits import Code, CommandError, short_name
 from otpbridge.cli.proof import call_with_proof
 from otpbridge.cli.token import fault_of
-from otpbridge.cli.yubikey_reach import Reach, read_code
+from otpbridge.cli.yubikey_reach import Reach
 from otpbridge.cli.yubikey_undo import remove_account, take_back
 from otpbridge.devices.keys import Key, NewAccount, check_firmware, key_issuer
 from otpbridge.errors import DeviceError, OtpBridgeError, RemoteError, UnavailableError
@@ -22,6 +22,7 @@ from otpbridge.wire import messages
 
 if TYPE_CHECKING:
     from otpbridge.client import Client
+    from otpbridge.devices.oath import Oath
     from otpbridge.wire.messages import ConfirmReply, Start, StartReply
 
 _SECOND_KEY_SECONDS = 120.0
@@ -60,13 +61,17 @@ def enrol(reach: Reach, daemon: Client, wanted: Wanted) -> Enrolled:
     account = account_of(started, touch=wanted.touch)
     undo = Undo(reach, daemon, started)
     with undo:
-        shown = _place(reach, key, account, undo)
+
+        def begun(_oath: Oath) -> None:
+            undo.also(key, lambda: remove_account(reach, key, account), str(account))
+
+        shown = place(reach, key, account, begun)
         keys = [key]
         if wanted.twice:
             second = reach.another(key, wanted.backup, _SECOND_KEY_SECONDS if sys.stdin.isatty() else 0)
             shown = _back_up(reach, second, account, undo, shown)
             keys.append(second)
-        return Enrolled(started, confirm(daemon, started, shown.code, keys), tuple(keys), str(account))
+        return Enrolled(started, confirm(reach, daemon, started, shown.code, keys), tuple(keys), str(account))
 
 
 def account_of(started: StartReply, *, touch: bool) -> NewAccount:
@@ -80,41 +85,41 @@ def account_of(started: StartReply, *, touch: bool) -> NewAccount:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
+class Shown:
     """A code that a key computed, and for when (Unix time in seconds)."""
 
     code: str = field(repr=False)
     at: int
 
 
-def _place(reach: Reach, key: Key, account: NewAccount, undo: Undo) -> _Shown:
-    """Write the account; a code that the key then computes."""
+def place(reach: Reach, key: Key, account: NewAccount, begun: Callable[[Oath], None]) -> Shown:
+    """Write the account; a code that the key then computes. `begun` is called before anything is written."""
     with reach.oath(key) as oath:
         oath.check(account)
-        undo.also(key, lambda: remove_account(reach, key, account), str(account))
+        begun(oath)
         oath.put(account)
-        show.note(f"{account} is on {key}.")
+        reach.tell(f"{account} is on {key}.")
         at = int(time.time())
-        return _Shown(read_code(oath, account.id, at, touch=account.touch).text, at)
+        return Shown(reach.code(oath, account.id, at, touch=account.touch).text, at)
 
 
-def _back_up(reach: Reach, key: Key, account: NewAccount, undo: Undo, first: _Shown) -> _Shown:
+def _back_up(reach: Reach, key: Key, account: NewAccount, undo: Undo, first: Shown) -> Shown:
     """Write the account on a second key, which must compute the code of the first; a code that counts now."""
     with reach.oath(key) as oath:
         oath.check(account)
         undo.also(key, lambda: remove_account(reach, key, account), str(account))
         oath.put(account)
-        if read_code(oath, account.id, first.at, touch=account.touch).text != first.code:
+        if reach.code(oath, account.id, first.at, touch=account.touch).text != first.code:
             raise DeviceError(f"{key} computes other codes than the first key; nothing was enrolled")
-        show.note(f"{account} is on {key} too, and computes the same.")
+        reach.tell(f"{account} is on {key} too, and computes the same.")
         now = int(time.time())
         period = account.parameters.period
         if now // period == first.at // period:
             return first
-        return _Shown(read_code(oath, account.id, now, touch=account.touch).text, now)
+        return Shown(reach.code(oath, account.id, now, touch=account.touch).text, now)
 
 
-def confirm(daemon: Client, started: StartReply, code: str, keys: list[Key]) -> ConfirmReply:
+def confirm(reach: Reach, daemon: Client, started: StartReply, code: str, keys: list[Key]) -> ConfirmReply:
     """Have the daemon judge the code. Raises CommandError where it refuses, UndecidedError where nobody knows."""
     serials = tuple(str(key.serial) for key in keys if key.serial is not None)
     try:
@@ -122,7 +127,7 @@ def confirm(daemon: Client, started: StartReply, code: str, keys: list[Key]) -> 
     except UnavailableError as error:
         if _state(daemon, started) is not State.ACTIVE:
             raise
-        show.note(f"otpbridge: {error}. But the token is in force.")
+        reach.tell(f"otpbridge: {error}. But the token is in force.")
         return messages.ConfirmReply(confirmed=True, state=State.ACTIVE, replaced=())
     if not reply.confirmed:
         clock = " Codes go by the clock of this machine: is it right?" if reply.fault == "clock" else ""

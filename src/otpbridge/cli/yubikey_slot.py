@@ -81,7 +81,7 @@ def enrol(reach: Reach, daemon: Client, wanted: WantedSlot) -> Enrolled:
         for left in reversed(range(_TRIES if sys.stdin.isatty() else 1)):
             typed = ask.code(f"Touch {key} now, with the cursor here (slot {slot}: {_HOW[slot]}): ")
             try:
-                reply = confirm(daemon, started, typed.strip(), [key])
+                reply = confirm(reach, daemon, started, typed.strip(), [key])
                 break
             except CommandError as error:
                 if not left or error.name != "NotConfirmed":

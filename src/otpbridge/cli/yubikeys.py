@@ -12,6 +12,7 @@ import click
 from otpbridge.cli import ask, show, yubikey_loop, yubikey_slot
 from otpbridge.cli.exits import Code, CommandError, short_name
 from otpbridge.cli.options import client_option, everywhere, example, yes_option
+from otpbridge.cli.provision.command import provision
 from otpbridge.cli.session import Session, own_name
 from otpbridge.cli.token import tell_confirmation
 from otpbridge.cli.yubikey_match import DIFFERENCES, WORDS, Row, compare, recorded, token_of
@@ -34,6 +35,7 @@ def yubikey() -> None:
 
 
 yubikey.add_command(scan)
+yubikey.add_command(provision)
 yubikey.add_command(move)
 
 

@@ -35,10 +35,24 @@ def look() -> Found:
     return Found(tuple(keys), tuple(unreadable))
 
 
+def at(reader: str) -> Key:
+    """The key that is what pcscd calls this. Raises DeviceError."""
+    for device in _devices():
+        if device.reader.name == reader:
+            with closing(connect(reader)) as connection:
+                return _read(device, connection)
+    raise NoDeviceError(f"{reader} is no longer plugged in")
+
+
 @contextmanager
-def opened(key: Key) -> Iterator[SmartCardConnection]:
-    """A connection to this very key, wherever it is plugged in now. Raises DeviceError."""
+def opened(key: Key, *, elsewhere: bool = True) -> Iterator[SmartCardConnection]:
+    """A connection to this very key, wherever it is plugged in now. Raises DeviceError.
+
+    Not `elsewhere`: only where it was found, so that no other key is touched to look for it.
+    """
     devices = sorted(_devices(), key=lambda device: device.reader.name != key.reader)
+    if not elsewhere:
+        devices = [device for device in devices if device.reader.name == key.reader]
     in_the_way: DeviceError | None = None
     for device in devices:
         try:

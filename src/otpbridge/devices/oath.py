@@ -37,11 +37,11 @@ _STEAM = "Steam"
 
 
 @contextmanager
-def open_oath(key: Key) -> Iterator[Oath]:
-    """The OATH application of this key, for us alone. Raises DeviceError."""
+def open_oath(key: Key, *, elsewhere: bool = True) -> Iterator[Oath]:
+    """The OATH application of this key, for us alone; `elsewhere` as in `opened`. Raises DeviceError."""
     if not key.oath:
         raise CannotError(f"the OATH application of {key} is switched off: ykman config usb --enable OATH")
-    with opened(key) as connection:
+    with opened(key, elsewhere=elsewhere) as connection:
         with spoken(str(key)):
             session = OathSession(connection)
         yield Oath(key, session)
