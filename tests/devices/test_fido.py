@@ -67,7 +67,7 @@ class Node:
         return self.key.name
 
     def open(self, _stop):
-        return self.key.plug()
+        return self.key.connect()
 
 
 class Site:
@@ -250,6 +250,11 @@ def test_after_three_wrong_pins_the_key_must_be_plugged_in_anew():
         Site("required", [key]).register(person)
     assert len(person.pins) == 6
     assert key.pin_tries == 5
+    with pytest.raises(PinBlockedError, match="Pull it out"):
+        Site("required", [key]).register(person)
+    assert len(person.pins) == 6
+    key.plug()
+    Site("required", [key]).register(Person(["1234"]))
 
 
 def test_a_blocked_key_says_so():

@@ -117,6 +117,10 @@ class SoftKey:
         """A connection to it, plugged in anew."""
         with self._news:
             self._plugged, self._wrong_since_plug, self._token = True, 0, None
+        return self.connect()
+
+    def connect(self) -> SoftDevice:
+        """A connection to it as it is."""
         return SoftDevice(self)
 
     def pull(self) -> None:
