@@ -55,9 +55,9 @@ def move(
 ) -> None:
     """Move USER's account to another key, with a new seed.
 
-    A key does not give its seeds away: the account is enrolled anew, and then deleted from the old key. The old token stays in force until the new key has
-    proven the new one. The keys may be plugged in together, or one after the other. Where the old key is lost, leave
-    it out: its token is revoked all the same.
+    A key does not give its seeds away: the account is enrolled anew, and then deleted from the old key. The old token
+    stays in force until the new key has proven the new one. The keys may be plugged in together, or one after the
+    other. Where the old key is lost, leave it out: its token is revoked all the same.
     """
     reach = Reach(password_stdin, take_over)
     daemon, _admin = session.nearest()
