@@ -33,6 +33,8 @@ from otpbridge.wire import messages
 PASSWORD = "correct horse"
 
 DAEMON = """
+[limits]
+verifier = 120
 [throttle]
 limit = 6
 source_limit = 10000
@@ -327,7 +329,7 @@ class Plain:
             body = urlencode(form)
             sent |= {"Origin": self.origin, "Content-Type": "application/x-www-form-urlencoded"}
         sent |= {name.replace("_", "-").title(): value for name, value in headers.items()}
-        connection = http.client.HTTPConnection("127.0.0.1", self.portal.port, timeout=SECONDS)
+        connection = http.client.HTTPConnection("127.0.0.1", self.portal.port, timeout=3 * SECONDS)
         with contextlib.closing(connection):
             given = {name: value for name, value in sent.items() if value}
             connection.request(method, path, body, given)

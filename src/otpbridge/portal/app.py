@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 Page = Callable[[Visit], Awaitable[Response]]
 
-DAEMON_SECONDS = 30.0
+DAEMON_SECONDS = 60.0
 """How long the daemon may take: passwords are slow on purpose, and may queue."""
 
 
