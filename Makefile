@@ -15,7 +15,7 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 21
 
 .venv/.ready: requirements.lock scripts/make-venv scripts/system-packages pyproject.toml
-	@scripts/system-packages venv
+	@scripts/system-packages venv pam
 	@scripts/make-venv requirements.lock
 	@touch $@
 
