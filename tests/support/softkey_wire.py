@@ -96,8 +96,14 @@ class _Port:
 
 
 def _serve(connection: socket.socket, key: SoftKey) -> None:
-    """One connection: a call at a time, and a word that stops it."""
-    with connection, connection.makefile("rw", encoding="ascii") as lines:
+    """One connection, until either side has gone."""
+    with connection, suppress(BrokenPipeError, ConnectionResetError):
+        _talk(connection, key)
+
+
+def _talk(connection: socket.socket, key: SoftKey) -> None:
+    """A call at a time, and a word that stops it."""
+    with connection.makefile("rw", encoding="ascii") as lines:
         sending = threading.Lock()
         calls: list[threading.Thread] = []
         stop = threading.Event()
@@ -117,17 +123,20 @@ def _serve(connection: socket.socket, key: SoftKey) -> None:
             except OSError:
                 say(error=_GONE)
 
-        for line in lines:
-            asked = json.loads(line)
-            if "stop" in asked:
-                stop.set()
-                continue
-            stop = threading.Event()
-            calls.append(threading.Thread(target=call, args=(asked["command"], bytes.fromhex(asked["data"]), stop)))
-            calls[-1].start()
-        stop.set()
-        for thread in calls:
-            thread.join()
+        try:
+            for line in lines:
+                asked = json.loads(line)
+                if "stop" in asked:
+                    stop.set()
+                    continue
+                stop = threading.Event()
+                data = bytes.fromhex(asked["data"])
+                calls.append(threading.Thread(target=call, args=(asked["command"], data, stop)))
+                calls[-1].start()
+        finally:
+            stop.set()
+            for thread in calls:
+                thread.join()
 
 
 class RemoteKey(CtapDevice):
