@@ -44,7 +44,7 @@ def _line(visit: Visit, event: AccountEvent) -> Line:
         }[event.enforcement]
     # Later versions of the daemon may tell of more.
     text = visit.texts(key) if key in visit.texts else event.event.replace("_", " ")
-    if event.kind is not None:
+    if event.kind in people.AUTHENTICATORS or (event.kind is not None and event.event == "login"):
         kind = visit.texts(f"kind.{event.kind}")
         text = f"{text}: {kind} {event.label}" if event.label else f"{text}: {kind}"
     return Line(int(event.at), text, event.rhost or "", event.service or "", key == "activity.refused")
