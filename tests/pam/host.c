@@ -38,7 +38,7 @@ static unsigned char masked[CODE_LENGTH];
 volatile char kept[CODE_LENGTH];
 
 struct state {
-    char fds[TEXT], environment[TEXT], folder[4096], locale[256], name[16];
+    char fds[TEXT], environment[TEXT], folder[4096], locale[256], name[16], user[256], rhost[256];
     mode_t umask;
     uid_t uid[3];
     gid_t gid[3], groups[256];
@@ -77,7 +77,16 @@ static void list_signals(const sigset_t *set, char members[NSIG])
         members[number] = sigismember(set, number) == 1;
 }
 
-static void look(struct state *state)
+static void copy_item(const pam_handle_t *pamh, int type, char text[256])
+{
+    const void *item = NULL;
+
+    if (pam_get_item(pamh, type, &item) != PAM_SUCCESS)
+        abort();
+    snprintf(text, 256, "%s", item == NULL ? "none" : (const char *)item);
+}
+
+static void look(struct state *state, const pam_handle_t *pamh)
 {
     sigset_t blocked;
     size_t used = 0;
@@ -89,6 +98,8 @@ static void look(struct state *state)
     if (getcwd(state->folder, sizeof state->folder) == NULL)
         abort();
     snprintf(state->locale, sizeof state->locale, "%s", setlocale(LC_ALL, NULL));
+    copy_item(pamh, PAM_USER, state->user);
+    copy_item(pamh, PAM_RHOST, state->rhost);
     prctl(PR_GET_NAME, state->name);
     state->dumpable = prctl(PR_GET_DUMPABLE);
     state->umask = umask(0);
@@ -122,6 +133,8 @@ static void compare(const struct state *before, const struct state *after)
     COMPARE(folder);
     COMPARE(locale);
     COMPARE(name);
+    COMPARE(user);
+    COMPARE(rhost);
     COMPARE(dumpable);
     COMPARE(umask);
     COMPARE(uid);
@@ -224,11 +237,11 @@ int main(int argc, char **argv)
         for (int fd = 0; fd <= 2; fd++)
             close(fd);
 
-    look(&before);
+    look(&before, pamh);
     code = pam_authenticate(pamh, 0);
     copies = count_copies(); /* before anything else takes the memory that was freed */
     account = pam_acct_mgmt(pamh, 0);
-    look(&after);
+    look(&after, pamh);
     dprintf(REPORT, "code %d\naccount %d\nfound %d\n", code, account, copies);
     compare(&before, &after);
     syslog(LOG_NOTICE, "still here");

@@ -86,7 +86,8 @@ TURNS = {
 def test_the_host_finds_itself_as_it_was(host, make_stack, socket_path, case, options):
     """Descriptors, umask, users, groups, signals, timers, limits, environment and locale are the same after a login.
 
-    Its syslog name, options and facility are too: they would turn the host's own messages into the module's.
+    So are who logs in and from where, on which the host acts. Its syslog name, options and facility are too: they
+    would turn the host's own messages into the module's.
     """
     turns, account, codes = TURNS[case]
     with ScriptedDaemon(socket_path, *turns, account):
