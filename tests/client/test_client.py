@@ -810,6 +810,14 @@ def test_what_is_exported_is_there() -> None:
     assert not hasattr(package, "Nothing")
 
 
+def test_what_is_exported_is_what_is_documented() -> None:
+    """The table in docs/portal.md has every name of otpbridge.client, and no other."""
+    page = (Path(__file__).parents[2] / "docs" / "portal.md").read_text()
+    section = page.partition("## What `otpbridge.client` has\n")[2].partition("\n## ")[0]
+    names = [name for row in section.splitlines() if row.startswith("| `") for name in row.split("|")[1].split(", ")]
+    assert sorted(name.strip(" `") for name in names) == sorted(package.__all__)
+
+
 def test_nothing_is_left_open(connect: Connect, rig: Rig) -> None:
     """A closed client holds no connection, and can be used again."""
     otp = connect(rig.path)

@@ -109,6 +109,8 @@ class Program:
                 self.port = int(found[1])
                 break
         else:
+            self._process.wait(SECONDS)
+            self._process.stdout.close()
             raise AssertionError("".join(lines))
         self._reader = threading.Thread(target=self._process.stdout.read)
         self._reader.start()
