@@ -6,7 +6,7 @@ import json
 
 import pytest
 from sqlalchemy import delete, insert, select, text, update
-from storerig import opened, run, running
+from storerig import checked, opened, run, running
 
 from otpbridge.model import AuditEvent, Verdict
 from otpbridge.store import auditlog, tables
@@ -45,8 +45,7 @@ class Log:
     def check(self, anchor=None):
         """Check the chain."""
         store = opened(self.folder)
-        with store.engine.connect() as connection:
-            found = store.audit.check(connection, anchor)
+        found = checked(store, anchor)
         run(store.close())
         return found
 

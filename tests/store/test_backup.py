@@ -7,11 +7,14 @@ import io
 
 import pytest
 from sqlalchemy import select
-from storerig import NOW, run, running
+from storerig import NOW, only, run, running
 
 from otpbridge.model import Kind, State
 from otpbridge.store import backup, schema, tables, tokens, users
 from otpbridge.store.engine import begin, open_engine
+
+BACKENDS = ("sqlite",)
+"""What is restored is a file."""
 
 
 def copied(rig):
@@ -157,6 +160,7 @@ def test_where_nothing_remembers_what_was_spent_all_that_counts_is_disabled(tmp_
     run(work())
 
 
+@only("sqlite", "postgresql")
 def test_a_copy_has_no_successes_and_all_else(tmp_path):
     """Grace is not a thing to bring back; misses are, so that a copy does not give guesses."""
 

@@ -11,7 +11,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.dialects import postgresql
-from storerig import RULE, SOURCE_RULE, opened, place, run
+from storerig import RULE, SOURCE_RULE, only, opened, place, run
 
 from otpbridge.errors import ConfigError, KeyMissingError, SealBrokenError, StoreBusyError, StoreError
 from otpbridge.store import schema, statements, tables
@@ -25,6 +25,7 @@ def closed(folder):
     run(opened(folder).close())
 
 
+@only("sqlite")
 def test_the_first_start_makes_everything_private(tmp_path):
     """Folder 0700, files 0600, key 0400, whatever the umask of the shell."""
     folder = tmp_path / "state"
@@ -56,6 +57,7 @@ def test_a_store_with_another_key_is_refused(tmp_path):
         opened(tmp_path)
 
 
+@only("sqlite")
 def test_a_second_daemon_on_a_store_is_refused(tmp_path):
     """Two daemons would each believe that they write alone; the message names the first."""
     first = opened(tmp_path)
@@ -65,6 +67,7 @@ def test_a_second_daemon_on_a_store_is_refused(tmp_path):
     closed(tmp_path)
 
 
+@only("sqlite")
 def test_a_folder_that_others_can_write_is_refused(tmp_path):
     """Who can write the folder can swap the store."""
     tmp_path.chmod(0o777)
@@ -72,6 +75,7 @@ def test_a_folder_that_others_can_write_is_refused(tmp_path):
         opened(tmp_path)
 
 
+@only("sqlite")
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     """A clear message, no traceback of mkdir."""
     (tmp_path / "state").touch()
@@ -79,6 +83,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
         opened(tmp_path / "state")
 
 
+@only("sqlite")
 def test_a_damaged_database_is_refused(tmp_path):
     """Not a database: said so, with its place."""
     closed(tmp_path)
@@ -87,15 +92,19 @@ def test_a_damaged_database_is_refused(tmp_path):
         opened(tmp_path)
 
 
+@only("sqlite")
 def test_a_store_of_a_later_version_is_refused(tmp_path):
     """An old program does not touch what it does not know."""
     closed(tmp_path)
-    with open_engine(None, tmp_path).connect() as connection:
+    engine = open_engine(None, tmp_path)
+    with engine.connect() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
     with pytest.raises(StoreError, match="made by a later otpbridge"):
         opened(tmp_path)
 
 
+@only("sqlite")
 @pytest.mark.parametrize(
     ("url", "said"),
     [
@@ -110,6 +119,7 @@ def test_a_store_url_that_cannot_be_used_is_told(tmp_path, url, said):
         open_store(url, tmp_path, place(tmp_path), os.urandom, SOURCE_RULE)
 
 
+@only("sqlite")
 def test_a_password_in_a_url_is_not_shown(tmp_path):
     """A URL that cannot be used is not repeated in the error: it may hold a password."""
     for url in ("postgresql+psycopg2://user:hunter2@localhost/x", "mysql://user:hunter2@localhost/x"):
@@ -128,6 +138,7 @@ def test_migrations_make_the_tables_that_the_program_uses(tmp_path):
     run(store.close())
 
 
+@only("sqlite")
 def test_the_newest_migration_is_the_one_that_is_asked_for():
     """schema.HEAD follows migrations/versions."""
     from alembic.config import Config
@@ -138,6 +149,7 @@ def test_the_newest_migration_is_the_one_that_is_asked_for():
     assert ScriptDirectory.from_config(config).get_current_head() == schema.HEAD
 
 
+@only("sqlite")
 def test_sqlite_keeps_spent_codes_over_a_power_cut(tmp_path):
     """WAL with synchronous=FULL on every connection: weaker pairs were seen to bring spent codes back."""
     store = opened(tmp_path)
@@ -149,6 +161,7 @@ def test_sqlite_keeps_spent_codes_over_a_power_cut(tmp_path):
     run(store.close())
 
 
+@only("sqlite")
 def test_every_deciding_statement_is_postgresql_too():
     """The same Core statements compile for the other database."""
     dialect = postgresql.dialect(paramstyle="pyformat")

@@ -8,7 +8,7 @@ import random
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from storerig import NOW, RULE, SOURCE_RULE, run, running
+from storerig import NOW, RULE, SOURCE_RULE, checked, only, run, running
 
 from otpbridge.model import Backoff, State
 from otpbridge.store import tokens
@@ -264,6 +264,7 @@ def test_the_statements_and_the_rule_agree(tmp_path_factory, history, limit):
     run(work())
 
 
+@only("sqlite")
 def test_when_the_disk_is_full_nothing_is_told_to_pass(tmp_path):
     """The commit fails: the caller hears of a failure, and nothing of the batch has happened."""
 
@@ -281,8 +282,7 @@ def test_when_the_disk_is_full_nothing_is_told_to_pass(tmp_path):
             assert rig.find("t1").token.moving_factor == 1
             _limit_pages(rig.store, page_count + 10_000)
             assert (await rig.attempt(spend=(token.seq, 30))).settled is Settled.PASSED
-            with rig.store.engine.connect() as connection:
-                assert rig.store.audit.check(connection).fault is None
+            assert checked(rig.store).fault is None
 
     run(work())
 
@@ -312,13 +312,13 @@ def test_it_holds_wherever_the_commit_is_made(tmp_path, quick):
                     Settled.BLOCKED,
                 }
                 token = rig.find("t1")
-            with rig.store.engine.connect() as other:
-                check = rig.store.audit.check(other)
+            check = checked(rig.store)
             assert (check.entries, check.fault) == (4 * 100, None)
 
     run(work())
 
 
+@only("sqlite")
 def test_a_disk_that_becomes_slow_sends_the_commits_to_the_thread(tmp_path):
     """The event loop waits for no slow commit a second time."""
 
@@ -340,6 +340,7 @@ def test_a_disk_that_becomes_slow_sends_the_commits_to_the_thread(tmp_path):
     run(work())
 
 
+@only("sqlite")
 def test_another_process_that_holds_the_store_does_not_stop_the_event_loop(tmp_path):
     """An admin's sqlite3 shell in a transaction delays a verdict; everything else goes on."""
     import sqlite3

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from storerig import NOW, RULE, SOURCE_RULE, run, running
+from storerig import NOW, RULE, SOURCE_RULE, backend, only, run, running
 
 from otpbridge.model import Backoff, Kind, State
 from otpbridge.store import tokens
@@ -93,6 +93,7 @@ def test_a_list_that_is_not_active_strikes_nothing(tmp_path, state):
     run(work())
 
 
+@only("sqlite")
 def test_many_daemons_on_one_store_strike_a_code_once(tmp_path):
     """Eight connections, as of eight daemons on one database, with 64 attempts at each code: one passes."""
 
@@ -129,9 +130,10 @@ def test_many_daemons_on_one_store_strike_a_code_once(tmp_path):
 STRIKER = """
 import asyncio, sys
 from pathlib import Path
-from storerig import RULE, running
+from storerig import RULE, backend, running
 
 async def main():
+    backend.url = lambda folder: sys.argv[2] or None
     async with running(Path(sys.argv[1]), RULE) as rig:
         listed = rig.find("r1")
         for place in range(63):
@@ -151,7 +153,7 @@ def test_what_was_told_stays_struck_out_when_the_daemon_is_killed(tmp_path, answ
             await rig.put()
 
     run(prepare())
-    command = [sys.executable, "-c", STRIKER, str(tmp_path)]
+    command = [sys.executable, "-c", STRIKER, str(tmp_path), backend.url(tmp_path) or ""]
     support = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "support")}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=support) as child:
         told = [child.stdout.readline().split() for _ in range(answers)]

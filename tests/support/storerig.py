@@ -23,6 +23,7 @@ from otpbridge.model import (
     Verdict,
 )
 from otpbridge.store import tables, tokens, users
+from otpbridge.store.engine import snapshot
 from otpbridge.store.settle import Settlement, Sighting, Spend, Strike
 from otpbridge.store.store import Store, open_store
 from otpbridge.vault.keys import KeyPlace
@@ -46,6 +47,16 @@ class Backend:
 backend = Backend()
 
 
+def only(*names):
+    """Mark a test of the store that is about these databases."""
+
+    def mark(test):
+        test.backends = names
+        return test
+
+    return mark
+
+
 def place(folder):
     """The embedded key of a folder."""
     return KeyPlace(Key(), folder, None)
@@ -54,6 +65,15 @@ def place(folder):
 def opened(folder, per_source=SOURCE_RULE):
     """The store of a folder, not started."""
     return open_store(backend.url(folder), folder, place(folder), os.urandom, per_source)
+
+
+def checked(store, anchor=None):
+    """What a check of the audit log finds."""
+    with store.engine.connect() as connection:
+        connection.exec_driver_sql(snapshot(store.engine))
+        found = store.audit.check(connection, anchor)
+        connection.exec_driver_sql("ROLLBACK")
+    return found
 
 
 @asynccontextmanager

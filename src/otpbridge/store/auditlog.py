@@ -130,8 +130,9 @@ class AuditLog:
         mac = GENESIS
         count = 0
         fault: str | None = None
-        rows = connection.execution_options(yield_per=1000).execute(
-            select(tables.audit).order_by(tables.audit.c.sequence)
+        # Of this statement alone: options of the connection would be those of all that follow.
+        rows = connection.execute(
+            select(tables.audit).order_by(tables.audit.c.sequence), execution_options={"yield_per": 1000}
         )
         for sequence, client, name, entry, stored in rows:
             count += 1

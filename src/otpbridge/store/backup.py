@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import msgspec
-from sqlalchemy import Connection, LargeBinary, Table, case, func, insert, literal, select, update
+from sqlalchemy import BigInteger, Connection, LargeBinary, Table, case, func, insert, literal, select, update
 
 from otpbridge.errors import SealBrokenError, StoreError
 from otpbridge.model import AuditEvent, Kind, Secret, State
 from otpbridge.store import rekey, schema, tables
 from otpbridge.store.auditlog import AuditLog
+from otpbridge.store.engine import snapshot
 from otpbridge.vault.seal import Vault, derive
 
 _FORMAT = 1
@@ -64,8 +65,7 @@ class Restored:
 
 def dump(connection: Connection, key: Secret, now: int) -> Generator[str, None, None]:
     """A backup in pieces of about 24 KB, all of one moment. `now` in Unix seconds."""
-    isolated = "BEGIN" if connection.dialect.name == "sqlite" else "BEGIN ISOLATION LEVEL REPEATABLE READ"
-    connection.exec_driver_sql(isolated)
+    connection.exec_driver_sql(snapshot(connection.engine))
     try:
         mac = hmac.new(key.reveal(), digestmod=hashlib.sha256)
         piece: list[str] = []
@@ -92,7 +92,7 @@ def _lines(connection: Connection, now: int) -> Iterator[bytes]:
         query = select(table)
         if table is tables.token:
             query = query.where(table.c.state != State.PENDING)
-        for row in connection.execution_options(yield_per=_ROWS).execute(query):
+        for row in connection.execute(query, execution_options={"yield_per": _ROWS}):
             # msgspec writes bytes as base64, which is what `_values` reads back.
             yield _encode([str(table.name), *row]) + b"\n"
 
@@ -157,9 +157,10 @@ def merge(connection: Connection, replaced: Connection) -> int:
     Returns how many exemptions end by it, or end sooner.
     """
     token, user = tables.token, tables.user
-    for row in replaced.execution_options(yield_per=_ROWS).execute(
-        select(token.c.id, token.c.kind, token.c.moving_factor, token.c.state).where(token.c.state != State.PENDING)
-    ):
+    kept = select(token.c.id, token.c.kind, token.c.moving_factor, token.c.state).where(
+        token.c.state != State.PENDING
+    )
+    for row in replaced.execute(kept, execution_options={"yield_per": _ROWS}):
         here = update(token).where(token.c.id == row.id)
         if row.kind == Kind.RECOVERY:
             spent = token.c.moving_factor.bitwise_or(row.moving_factor)
@@ -202,7 +203,7 @@ def spend_past(connection: Connection, now: int, reach: int) -> None:
     `reach` is the number of time steps tolerated around the expected one.
     """
     token = tables.token
-    floor = (literal(now) - token.c.t0) // token.c.period + func.abs(token.c.drift) + (reach + 1)
+    floor = (literal(now, BigInteger) - token.c.t0) // token.c.period + func.abs(token.c.drift) + (reach + 1)
     connection.execute(
         update(token)
         .where(token.c.kind == Kind.TOTP)

@@ -76,7 +76,8 @@ def finish(transaction: Transaction, import_id: str) -> int:
             .join(user, (user.c.client == staged.c.client) & (user.c.name == staged.c.name))
             .where(here)
             .order_by(staged.c.line),
-        )
+        ),
+        execution_options={"preserve_rowcount": True},
     )
     drop(transaction, import_id)
     return taken.rowcount
