@@ -196,6 +196,19 @@ def test_a_code_may_be_typed_in_groups(tmp_path):
     on_bench(tmp_path, work)
 
 
+@pytest.mark.parametrize("name", ["Alice", " alice", "alice ", "alice\n", "a\u200blice", "\uff41lice", "alic\u00e9"])
+def test_a_name_written_otherwise_is_another_name(tmp_path, name):
+    """Nobody multiplies their guesses at a user by spellings of the name: those are users who are not there."""
+
+    async def work(bench):
+        for _ in range(3):
+            assert (await bench.check(bench.code(), user=name)).verdict is Verdict.AUTH_ERR
+        assert {row["reason"] for row in bench.audit()} == {"wrong code: user not in the store"}
+        assert (await bench.check(bench.code())).verdict is Verdict.SUCCESS
+
+    on_bench(tmp_path, work)
+
+
 def test_an_empty_answer_counts_as_no_guess(tmp_path):
     """Required: refused and not counted. Optional: let pass."""
 

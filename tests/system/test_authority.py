@@ -11,6 +11,7 @@ import time
 import act_as
 import pytest
 from daemon_rig import PERIOD, Daemon, Key, need_root, plain_user, private_folder, provision
+from wire_rig import Wire
 
 from otpbridge.model import Enforcement
 from otpbridge.wire import messages
@@ -210,6 +211,19 @@ def test_what_a_user_says_of_the_source_is_not_believed(daemon, me):
     ask(daemon, me, wrong)
     (row,) = [entry for entry in daemon.audit() if entry.event == "verify"]
     assert (row.uid, row.rhost, row.service) == (me.pw_uid, None, "sshd")
+
+
+def test_a_conversation_belongs_to_its_connection(daemon, other):
+    """Who learns the name of a login under way can neither answer nor end it, not even as root."""
+    key = provision(daemon, ["carol"])["carol"]
+    with Wire(daemon.verify_socket) as login, Wire(daemon.verify_socket) as beside:
+        session = login.ask(f"{VERIFY}.Begin", {"user": "carol"})["parameters"]["session"]
+        answer = {"session": session, "responses": [key.code()]}
+        for method, parameters in (("Continue", answer), ("Cancel", {"session": session})):
+            (said,) = ask(daemon, other, (f"{VERIFY}.{method}", parameters))
+            assert said.error == "NoSuchSession"
+            assert beside.ask(f"{VERIFY}.{method}", parameters)["error"] == f"{VERIFY}.NoSuchSession"
+        assert login.ask(f"{VERIFY}.Continue", answer)["parameters"]["step"]["verdict"] == "success"
 
 
 CALLERS = """
