@@ -202,6 +202,20 @@ def test_who_cannot_be_told_at_once_is_not_asked(machine, daemon):
     assert key.log == []
 
 
+def test_nor_is_who_stops_listening(machine):
+    """The second step of a conversation may be asked for without notices, whatever the first was."""
+    rules = '["sufficient fido2", "required totp"]'
+    with machine.daemon(CONFIG.replace(rules, '["required totp", "required fido2"]')) as daemon:
+        key = machine.register(daemon)
+        begin = messages.Begin(user="alice", context=messages.ContextFields(service="sudo"))
+        with daemon.client() as client:
+            *_, begun = client.stream(begin)
+            code = machine.keys["alice"].code()
+            answer = messages.Continue(session=begun.session, responses=(code,))
+            assert client.call(answer).step.verdict is Verdict.AUTH_ERR
+        assert key.log == []
+
+
 def test_without_a_key_the_code_is_asked_for_at_once(machine, daemon):
     """No key, the key of somebody else, a user without one: nothing is told, nothing waited for."""
     key = machine.register(daemon)
