@@ -295,7 +295,7 @@ class Config(_Section, frozen=True):
         """
         entry = self.clients.get(client)
         said = self.webauthn if entry is None or entry.webauthn.rp_id is None else entry.webauthn
-        id_ = said.rp_id or (host if client == LOCAL else None)
+        id_ = said.rp_id or (host.lower() if client == LOCAL else None)
         if id_ is None:
             return None
         origins = said.origins or (f"https://{id_}",)

@@ -241,3 +241,11 @@ def test_a_client_looks_for_a_daemon_of_its_user_first(tmp_path, monkeypatch):
     assert config.find_run_dir() == tmp_path / "otpbridge"
     monkeypatch.setenv("OTPBRIDGE_RUN_DIR", "/elsewhere")
     assert str(config.find_run_dir()) == "/elsewhere"
+
+
+def test_keys_of_linux_accounts_belong_to_this_machine():
+    """Its name in lower case, as browsers and keys have host names; another client has none until it is said."""
+    config = Config()
+    party = config.relying_party("local", "Desk")
+    assert (party.id, party.origins) == ("desk", ("https://desk",))
+    assert config.relying_party("acme", "Desk") is None
