@@ -161,11 +161,15 @@ def test_a_login_that_is_left_half_way_is_a_refusal(daemon, portal):
     provision(daemon, ["carol"], client="acme")
     with daemon.client() as otp:
         otp.set_password("carol", "correct horse", client="acme")
-        with otp.begin("carol", client="acme", stack="portal") as talk:
-            talk.answer("correct horse")
-            assert talk.verdict is None
-        # The next call comes after the daemon has noticed.
-        assert not otp.verify("carol", "123456", client="acme").ok
+    asked = [
+        (f"{VERIFY}.Begin", {"user": "carol", "client": "acme", "stack": "portal"}),
+        (f"{VERIFY}.Continue", {"session": "1", "responses": ["correct horse"]}),
+        (f"{VERIFY}.Cancel", {"session": "1"}),
+        check("carol", "123456"),
+    ]
+    _, asks, cancelled, refused = ask(daemon, portal, *asked)
+    assert asks.parameters["step"]["prompts"]
+    assert (cancelled.error, refused.parameters["verdict"]) == (None, "auth_err")
     assert [event for event in seen(daemon, portal) if event["event"] == "login"] == [
         {"event": "login", "letIn": False},
         {"event": "login", "letIn": False},
