@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from otpbridge.cli import ask, show
+from otpbridge.cli.countdown import countdown
 from otpbridge.cli.exits import Code, CommandError
 from otpbridge.cli.options import F
 from otpbridge.devices.keys import Account, Found, Key, choose
@@ -167,7 +167,7 @@ def read_code(oath: Oath, account: bytes, at: int, *, touch: bool) -> KeyCode:
         return oath.code(account, at)
     for left in reversed(range(_TRIES if sys.stdin.isatty() else 1)):
         try:
-            with countdown(f"Touch {oath.key} now"):
+            with countdown(f"Touch {oath.key} now", TOUCH_SECONDS):
                 return oath.code(account, at)
         except KeyboardInterrupt:
             # It cannot be told to stop, and nothing else can be done with it before it does.
@@ -181,31 +181,6 @@ def read_code(oath: Oath, account: bytes, at: int, *, touch: bool) -> KeyCode:
                 raise
             show.note("It was not touched. Once more:")
     raise AssertionError
-
-
-@contextmanager
-def countdown(text: str) -> Iterator[None]:
-    """Say what to do, and how many seconds are left for it, until the block ends."""
-    if not sys.stderr.isatty():
-        show.note(f"{text}.")
-        yield
-        return
-    over = threading.Event()
-    counter = threading.Thread(target=_count, args=(text, over), daemon=True)
-    counter.start()
-    try:
-        yield
-    finally:
-        over.set()
-        counter.join()
-
-
-def _count(text: str, over: threading.Event) -> None:
-    for left in range(TOUCH_SECONDS, 0, -1):
-        click.echo(f"\r{text} ({left} s) ", err=True, nl=False)
-        if over.wait(1):
-            break
-    click.echo("", err=True)
 
 
 def found_account(accounts: list[Account], name: str, key: Key) -> Account:
