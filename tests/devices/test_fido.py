@@ -19,6 +19,7 @@ from otpbridge.devices.fido import Ceremony
 from otpbridge.errors import (
     AccountExistsError,
     CannotError,
+    DeviceError,
     DeviceGoneError,
     FullError,
     GivenUpError,
@@ -318,6 +319,17 @@ def test_of_several_keys_the_touched_one_is_registered():
     keys[0].rests()
 
 
+def test_a_key_that_knows_only_u2f_can_be_chosen(any_key):
+    """Among others that know more."""
+    other = SoftKey(name="other", touch="late")
+    any_key.touch = "late"
+    site = Site(keys=[other, any_key])
+    site.register(Person(on_touch=any_key.press))
+    assert other.credentials == []
+    other.rests()
+    assert site.login(Person(on_touch=any_key.press)) == site.credentials[0]
+
+
 def test_only_keys_of_the_user_blink():
     """A key that cannot answer is not asked."""
     mine, other = SoftKey(name="mine"), SoftKey(name="other", touch="late")
@@ -418,6 +430,14 @@ def test_without_a_key_nothing_is_asked():
     """The person learns that none is plugged in."""
     with pytest.raises(NoDeviceError, match="no security key"):
         Site().register()
+
+
+@pytest.mark.parametrize("options", ["", "[]", "{}", '{"challenge": 1}', '{"challenge": "AAAA", "rp": 5}'])
+def test_a_question_that_is_none_is_told(options):
+    """Nonsense from the other side is an error in words."""
+    ceremony = Site(keys=[SoftKey()]).ceremony(Person())
+    with pytest.raises(DeviceError, match="cannot be understood"):
+        ceremony.register(options, ORIGIN)
 
 
 def test_keys_are_bound_to_a_host():

@@ -101,7 +101,7 @@ class Ceremony:
         Raises DeviceError: AccountExistsError where a key is registered already, PinBlockedError, NoPinError,
         TouchTimeoutError, GivenUpError, DeviceGoneError, NoDeviceError, NotAllowedError.
         """
-        asked = PublicKeyCredentialCreationOptions.from_dict(json.loads(options))
+        asked = _read(PublicKeyCredentialCreationOptions, options)
         present = asked.exclude_credentials or ()
 
         def make(worker: _Worker) -> str:
@@ -120,7 +120,7 @@ class Ceremony:
 
         Raises DeviceError: NoAccountError where no key is one of this user, else as `register`.
         """
-        asked = PublicKeyCredentialRequestOptions.from_dict(json.loads(options))
+        asked = _read(PublicKeyCredentialRequestOptions, options)
         known = asked.allow_credentials or ()
 
         def look(worker: _Worker) -> bool:
@@ -373,7 +373,15 @@ class _Worker(UserInteraction):
                 return _Done(self, error=fido_words.of(error, self.name))
 
 
-# --- what a key can do ---
+# --- what a key is asked, and what it can do ---
+
+
+def _read(kind: type[T], options: str) -> T:
+    """Options as the library has them. Raises DeviceError."""
+    try:
+        return kind.from_dict(json.loads(options))  # type: ignore[attr-defined, no-any-return]  # both kinds have it
+    except (ValueError, TypeError, KeyError) as error:
+        raise DeviceError("what the key is to be asked cannot be understood") from error
 
 
 def _holds(worker: _Worker, rp_id: str | None, listed: Sequence[PublicKeyCredentialDescriptor]) -> bool:
