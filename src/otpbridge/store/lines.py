@@ -148,7 +148,11 @@ class PostgresLine:
         driver = self._driver()
         self._leave = self._hangs.watch(driver, postgres.HANG_SECONDS)
         cursor = driver.cursor()
-        self._transaction = _begun(cursor)
+        try:
+            self._transaction = _begun(cursor)
+        except BaseException:
+            self.roll_back(cursor)
+            raise
         return cursor
 
     def save(self, cursor: Any) -> None:

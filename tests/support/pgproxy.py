@@ -1,0 +1,126 @@
+"""A line to a PostgreSQL server that breaks at the moment that a test says: just before or just after a COMMIT."""
+
+from __future__ import annotations
+
+import enum
+import os
+import socket
+import threading
+from contextlib import contextmanager, suppress
+
+_COMMIT = b"COMMIT\0"
+_NAME = ".s.PGSQL.5432"
+
+
+class Break(enum.Enum):
+    """Where the line breaks, once."""
+
+    BEFORE = "the server does not hear of the commit"
+    AFTER = "the server commits, and its answer is lost"
+
+
+class Proxy:
+    """Stands between a store and the server whose socket is in `server`. `folder` is what a store is told as host."""
+
+    def __init__(self, server, folder):
+        self.folder = folder
+        self.breaks: Break | None = None
+        self.then_closed = False
+        """Whether nobody is let through any more once the line has broken."""
+        self.broken = threading.Event()
+        """Set once the line has broken, and the server has done what it was asked."""
+        self.commits = 0
+        self._server = os.fspath(server / _NAME)
+        self._closed = False
+        self._lines: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(os.fspath(folder / _NAME))
+        self._listener.listen()
+        self._start(self._accept)
+
+    def open(self):
+        """Let all through again."""
+        self._closed = False
+
+    def close(self):
+        """End it."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for line in tuple(self._lines):
+            _end(line)
+        for thread in self._threads:
+            thread.join(30)
+        self._listener.close()
+
+    def _start(self, work, *arguments):
+        thread = threading.Thread(target=work, args=arguments)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self._closed:
+                client.close()
+                continue
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self._server)
+            self._lines |= {client, server}
+            self._start(self._carry, client, server, _COMMIT)
+            self._start(self._carry, server, client, None)
+
+    def _carry(self, source, target, watched):
+        try:
+            while data := source.recv(65536):
+                commits = watched is not None and watched in data
+                self.commits += commits
+                if commits and self.breaks is not None:
+                    self._break(source, target, data)
+                    return
+                target.sendall(data)
+        except OSError:
+            # Either side has gone, or the line was broken.
+            return
+        finally:
+            _end(source)
+            _end(target)
+
+    def _break(self, client, server, data):
+        where, self.breaks = self.breaks, None
+        self._closed = self.then_closed
+        # The line to the client goes first, so that an answer finds nobody.
+        _end(client)
+        if where is Break.AFTER:
+            server.sendall(data)
+            _drain(server)
+        if self._closed:
+            for line in tuple(self._lines):
+                _end(line)
+        self.broken.set()
+
+
+def _drain(server):
+    """Wait until the server has done what it was asked."""
+    server.settimeout(30)
+    while chunk := server.recv(65536):
+        if chunk.endswith(b"I"):
+            return
+
+
+def _end(line):
+    with suppress(OSError):
+        line.shutdown(socket.SHUT_RDWR)
+    line.close()
+
+
+@contextmanager
+def proxied(server, folder):
+    """A proxy while the block lasts."""
+    proxy = Proxy(server, folder)
+    try:
+        yield proxy
+    finally:
+        proxy.close()
