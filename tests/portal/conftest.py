@@ -11,12 +11,18 @@ SECONDS = 20.0
 
 
 @pytest.fixture(scope="session")
-def browser():
+def playwright():
+    """What drives browsers, once per process."""
+    with sync_playwright() as driver:
+        yield driver
+
+
+@pytest.fixture(scope="session")
+def browser(playwright):
     """Debian's chromium."""
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        yield found
-        found.close()
+    found = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+    yield found
+    found.close()
 
 
 @pytest.fixture(scope="module")

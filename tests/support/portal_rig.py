@@ -299,9 +299,10 @@ class Shown:
         return Phone(f"otpauth://totp/typed?secret={self.base32}")
 
 
-def decoded(png: bytes) -> list[str]:
+def decoded(picture: bytes | Image.Image) -> list[str]:
     """The texts of all codes that are to be seen on a picture."""
-    return [code.text for code in zxingcpp.read_barcodes(Image.open(io.BytesIO(png)))]
+    image = Image.open(io.BytesIO(picture)) if isinstance(picture, bytes) else picture
+    return [code.text for code in zxingcpp.read_barcodes(image)]
 
 
 class Plain:
