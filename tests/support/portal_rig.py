@@ -99,7 +99,8 @@ def free_port() -> int:
 class Portal:
     """A daemon and a portal on `folder`, until the block ends, which both must do in order."""
 
-    def __init__(self, folder: Path, *, more: str = "", config: str = DAEMON) -> None:
+    def __init__(self, folder: Path, *, more: str = "", config: str = DAEMON, prefix: Sequence[str] = ()) -> None:
+        self._prefix = prefix
         self.folder = folder
         self.port = free_port()
         self.config_file = folder / "portal.toml"
@@ -117,7 +118,15 @@ class Portal:
             self.add("boss", client=client)
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "otpbridge.portal", "--config", os.fspath(self.config_file)],
+                [
+                    *self._prefix,
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "otpbridge.portal",
+                    "--config",
+                    os.fspath(self.config_file),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
