@@ -34,9 +34,11 @@ class Fido2:
     async def verify(self, attempt: Attempt) -> Verdict:
         """Ask the user's keys; the one that answers must be one of them, and its counter must have grown."""
         party = attempt.relying_party
+        if party is None or not attempt.reaches_keys:
+            return Verdict.AUTH_ERR
         # A decoy has no id, and would be asked in vain.
         tokens = [token for token in attempt.tokens(Kind.FIDO2) if token.id]
-        if party is None or not tokens or not attempt.reaches_keys:
+        if not tokens:
             return Verdict.AUTH_ERR
         asked = Assertion(
             party,
