@@ -353,6 +353,19 @@ def test_a19_power_logout_ends_the_session(person):
     assert a19.go("/user").url.endswith("/login")
 
 
+def test_a19_logout_leads_to_the_white_label_link(portal, new_page):
+    """Where a client has a login page of its own, and nowhere else."""
+    page = new_page()
+    page.route("https://login.globex.example/**", lambda route: route.fulfill(body="the login of Globex"))
+    portal.add("a19-globex", client="globex")
+    a19 = Person(portal, page, "a19-globex", "globex")
+    assert a19.log_in()
+    a19.log_out()
+    expect(page.locator("body")).to_have_text("the login of Globex")
+    assert page.url == "https://login.globex.example/start"
+    assert a19.go("/user").url.endswith("/login")
+
+
 def test_a20_the_field_for_the_token_is_always_there(person):
     """Also for who need not show one, and before anybody is known."""
     a20 = person("a20")

@@ -83,6 +83,7 @@ title = "Linux accounts"
 hosts = ["globex.localhost"]
 title = "Globex Hosting"
 admins = ["boss"]
+login_link = "https://login.globex.example/start"
 """
 
 LOGO = (

@@ -20,7 +20,7 @@ class Setup:
     token: str
     user: str
     label: str
-    picture: str
+    picture: str = field(repr=False)
 
 
 @dataclass(slots=True)
