@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _TRIES = 3
 _MODHEX_TO_HEX = str.maketrans("cbdefghijklnrtuv", "0123456789abcdef")
-_HOW = {1: "a short touch", 2: "hold it for 3 seconds"}
+HOW = {1: "a short touch", 2: "hold it for 3 seconds"}
 _ACCESS_CODE_DIGITS = 12
 
 
@@ -52,11 +52,11 @@ def ask_access_code() -> Secret:
     return Secret(code)
 
 
-def check_request(request: Start) -> None:
+def check_codes(kind: Kind, algorithm: Algorithm | None, digits: int | None) -> None:
     """Raise EnrolError unless a slot can compute such codes."""
-    if request.algorithm not in {None, Algorithm.SHA1}:
+    if algorithm not in {None, Algorithm.SHA1}:
         raise EnrolError("a slot computes SHA1 alone")
-    if request.kind is Kind.HOTP and request.digits not in {None, 6, 8}:
+    if kind is Kind.HOTP and digits not in {None, 6, 8}:
         raise EnrolError("a slot shows 6 or 8 digits")
 
 
@@ -65,13 +65,13 @@ def enrol(reach: Reach, daemon: Client, wanted: WantedSlot) -> Enrolled:
     from otpbridge.devices.otp import open_slots  # noqa: PLC0415 - the libraries may be missing
 
     key, slot = wanted.key, wanted.slot
-    check_request(wanted.request)
+    check_codes(wanted.request.kind, wanted.request.algorithm, wanted.request.digits)
     with open_slots(key) as slots:
         slots.check(slot, force=wanted.force)
     started = call_with_proof(daemon, wanted.request, wanted.request.user, wanted.request.client)
     what = f"slot {slot}"
     with Undo(reach, daemon, started) as undo:
-        program = _program_of(started)
+        program = program_of(started)
         with open_slots(key) as slots:
             slots.check(slot, force=wanted.force)
             undo.also(key, lambda: _clear(wanted), what)
@@ -79,7 +79,7 @@ def enrol(reach: Reach, daemon: Client, wanted: WantedSlot) -> Enrolled:
         show.note(f"{what} of {key} is programmed.")
         reply = None
         for left in reversed(range(_TRIES if sys.stdin.isatty() else 1)):
-            typed = ask.code(f"Touch {key} now, with the cursor here (slot {slot}: {_HOW[slot]}): ")
+            typed = ask.code(f"Touch {key} now, with the cursor here (slot {slot}: {HOW[slot]}): ")
             try:
                 reply = confirm(reach, daemon, started, typed.strip(), [key])
                 break
@@ -91,7 +91,8 @@ def enrol(reach: Reach, daemon: Client, wanted: WantedSlot) -> Enrolled:
         return Enrolled(started, reply, (key,), what)
 
 
-def _program_of(started: StartReply) -> YubiOtpSlot | HotpSlot:
+def program_of(started: StartReply) -> YubiOtpSlot | HotpSlot:
+    """What makes a slot compute the codes of a token. Raises EnrolError."""
     from otpbridge.devices.otp import HotpSlot, YubiOtpSlot  # noqa: PLC0415 - the libraries may be missing
 
     seed = Secret(bytes.fromhex(started.seed_hex))

@@ -57,10 +57,10 @@ def check_slots(key: Key) -> None:
 
 
 @contextmanager
-def open_slots(key: Key) -> Iterator[Slots]:
-    """The slots of this key, for us alone. Raises DeviceError."""
+def open_slots(key: Key, *, elsewhere: bool = True) -> Iterator[Slots]:
+    """The slots of this key, for us alone; `elsewhere` as in `opened`. Raises DeviceError."""
     check_slots(key)
-    with opened(key) as connection:
+    with opened(key, elsewhere=elsewhere) as connection:
         with spoken(str(key)):
             session = YubiOtpSession(connection)
         yield Slots(key, session)

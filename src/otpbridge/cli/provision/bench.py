@@ -6,15 +6,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from otpbridge.cli import yubikey_slot
 from otpbridge.cli.exits import Code, CommandError, explain, short_name
 from otpbridge.cli.provision.board import Phase
 from otpbridge.cli.provision.people import Person, Row
 from otpbridge.cli.provision.records import Begun, Records
 from otpbridge.cli.yubikey_loop import UndecidedError, account_of, confirm, place
-from otpbridge.cli.yubikey_reach import GONE, TOUCH_SECONDS, Reach
+from otpbridge.cli.yubikey_reach import GONE, Reach
 from otpbridge.devices.keys import Key, account_id, check_firmware, key_issuer
 from otpbridge.errors import (
     DeviceError,
@@ -100,6 +101,8 @@ class BenchReach(Reach):
     records: Records = field(kw_only=True)
     report: Callable[[Phase, str], None] = field(kw_only=True)
     given: str | None = field(default=None, kw_only=True, repr=False)
+    typed: Callable[[str], str] = field(kw_only=True)
+    """What the key types when it is touched in this way. Raises DeviceError."""
 
     @contextmanager
     def oath(self, key: Key) -> Iterator[Oath]:
@@ -134,7 +137,7 @@ class BenchReach(Reach):
         if not touch:
             return oath.code(account, at)
         for left in reversed(range(_TRIES)):
-            self.report(Phase.TOUCH, f"touch it now ({TOUCH_SECONDS} s)")
+            self.report(Phase.TOUCH, "touch it now")
             try:
                 return oath.code(account, at)
             except TouchTimeoutError:
@@ -205,10 +208,12 @@ class Bench:
 
     def _enrol(self, key: Key, person: Person) -> Outcome | None:
         """One attempt; None where the daemon went away, and all is taken back: then it is worth another."""
-        touch = self._order.touch
-        check_firmware(key, person.algorithm, touch=touch)
-        with self._reach.oath(key) as oath:
-            oath.check_room()
+        if self._order.slot is None:
+            check_firmware(key, person.algorithm, touch=self._order.touch)
+            with self._reach.oath(key) as oath:
+                oath.check_room()
+        else:
+            self._check_slot(self._order.slot, key)
         self._reach.tell("the daemon makes a seed")
         try:
             started = self._patiently(_start_of(person))
@@ -217,7 +222,8 @@ class Bench:
         assert key.serial is not None
         begun = Begun(started.token, started.user, started.client, key.serial)
         try:
-            return Done(*self._prove(key, started, begun))
+            prove = self._prove if self._order.slot is None else self._prove_slot
+            return Done(*prove(key, started, begun))
         except BaseException as error:
             self._reach.tell("taking it back")
             row = self._taken_back(begun, key)
@@ -230,14 +236,18 @@ class Bench:
                 raise
             return failed
 
+    def _check_slot(self, slot: int, key: Key) -> None:
+        from otpbridge.devices.otp import open_slots  # noqa: PLC0415 - the libraries may be missing
+
+        with open_slots(key, elsewhere=False) as slots:
+            slots.check(slot, force=self._order.force)
+
     def _prove(self, key: Key, started: StartReply, begun: Begun) -> tuple[Row, tuple[str, ...]]:
         account = account_of(started, touch=self._order.touch)
 
         def before(oath: Oath) -> None:
             protect = self._records.gives_passwords and not oath.protected
-            self._records.begin(
-                Begun(begun.token, begun.user, begun.client, begun.serial, account.id.hex(), password=protect)
-            )
+            self._records.begin(replace(begun, account=account.id.hex(), password=protect))
             if protect:
                 chosen = self._records.choose(begun.serial, Secret(new_password(self._random).encode()))
                 oath.set_password(chosen.reveal().decode())
@@ -249,9 +259,35 @@ class Bench:
                 oath.accounts()
         self._reach.tell("the daemon judges its code")
         reply = confirm(self._reach, self._daemon, started, shown.code, [key])
+        return self._written(begun), reply.replaced
+
+    def _prove_slot(self, key: Key, started: StartReply, begun: Begun) -> tuple[Row, tuple[str, ...]]:
+        from otpbridge.devices.otp import open_slots  # noqa: PLC0415 - the libraries may be missing
+
+        order = self._order
+        assert order.slot is not None
+        program = yubikey_slot.program_of(started)
+        with open_slots(key, elsewhere=False) as slots:
+            slots.check(order.slot, force=order.force)
+            self._records.begin(replace(begun, slot=order.slot))
+            slots.program(order.slot, program, force=order.force, access_code=order.access_code)
+        how = f"slot {order.slot}: {yubikey_slot.HOW[order.slot]}"
+        for left in reversed(range(_TRIES)):
+            typed = self._reach.typed(how)
+            try:
+                reply = confirm(self._reach, self._daemon, started, typed.strip(), [key])
+            except CommandError as error:
+                if not left or error.name != "NotConfirmed":
+                    raise
+                how = f"that was not its code, once more; slot {order.slot}: {yubikey_slot.HOW[order.slot]}"
+                continue
+            return self._written(begun), reply.replaced
+        raise AssertionError
+
+    def _written(self, begun: Begun) -> Row:
         row = Row(begun.serial, begun.user, begun.client, begun.token, int(time.time()))
         self._records.done(row)
-        return row, reply.replaced
+        return row
 
     def _taken_back(self, begun: Begun, key: Key) -> Row | None:
         """Take back an attempt that failed; a row where it turns out to be in force. Raises StoppedError."""
@@ -276,6 +312,8 @@ class Bench:
 
     def _take_off(self, begun: Begun, key: Key, tokens: list[TokenFields]) -> None:
         """Take what was begun off the key, unless it is another token by now."""
+        if begun.slot is not None:
+            self._clear(begun.slot, key)
         if not begun.account:
             return
         with self._reach.oath(key) as oath:
@@ -284,6 +322,13 @@ class Bench:
                 oath.remove(bytes.fromhex(begun.account))
             if begun.password and oath.protected:
                 oath.clear_password()
+
+    def _clear(self, slot: int, key: Key) -> None:
+        from otpbridge.devices.otp import open_slots  # noqa: PLC0415 - the libraries may be missing
+
+        with open_slots(key, elsewhere=False) as slots:
+            if slots.programmed(slot):
+                slots.clear(slot, self._order.access_code)
 
     # --- the daemon ---
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from otpbridge.cli import ask, show, yubikey_reach
+from otpbridge.cli import ask, show, yubikey_reach, yubikey_slot
 from otpbridge.cli.exits import Code, CommandError, short_name
 from otpbridge.cli.options import client_option, everywhere, example
 from otpbridge.cli.provision import batch, people, screen
@@ -20,7 +20,7 @@ from otpbridge.cli.provision.people import Person, Row, UnsoundError, Usual
 from otpbridge.cli.provision.records import Records, written
 from otpbridge.cli.provision.station import INSERT, Station, Tools
 from otpbridge.cli.session import Session
-from otpbridge.errors import RemoteError
+from otpbridge.errors import GivenUpError, RemoteError
 from otpbridge.model import LOCAL, Algorithm, Kind
 from otpbridge.wire import messages
 
@@ -57,7 +57,10 @@ _TOLD = 50
 )
 @click.option("--check", is_flag=True, help="Say what is wrong with the list and who would get a key; start nothing.")
 @click.option(
-    "--kind", type=click.Choice(["totp", "hotp"]), metavar="totp|hotp", help="Where the list does not say; totp."
+    "--kind",
+    type=click.Choice(["totp", "hotp", "yubiotp"]),
+    metavar="totp|hotp|yubiotp",
+    help="Where the list does not say; totp when left out, with --slot yubiotp.",
 )
 @click.option("--touch", is_flag=True, help="Keys compute a code only when they are touched.")
 @click.option(
@@ -71,6 +74,9 @@ _TOLD = 50
 )
 @click.option("--issuer", metavar="I", help="The name above the account, where the list does not say.")
 @client_option
+@click.option("--slot", type=click.IntRange(1, 2), metavar="1|2", help="A slot that types, and no account.")
+@click.option("--force", is_flag=True, help="Program the slot though it holds something, which is lost.")
+@click.option("--access-code", is_flag=True, help="Protect slots with an access code, which is asked for.")
 @click.option(
     "--password-stdin",
     is_flag=True,
@@ -96,6 +102,9 @@ def provision(
     digits: int | None,
     issuer: str | None,
     client: str | None,
+    slot: int | None,
+    force: bool,
+    access_code: bool,
     password_stdin: bool,
     take_over: bool,
 ) -> Code:
@@ -105,12 +114,17 @@ def provision(
     algorithm, digits. Plug in keys, one or many at once; each says whose it is. Run it again after a crash or Ctrl-C:
     who has a key is passed over, and what was left on keys is taken off.
     """
+    chosen = Kind(kind) if kind else (Kind.YUBIOTP if slot else Kind.TOTP)
+    _check_usage(
+        chosen, slot, slot_only=force or access_code, account_only=touch or password_stdin or passwords is not None
+    )
     usual = Usual(
-        Kind(kind) if kind else Kind.TOTP,
+        chosen,
         client or LOCAL,
         issuer,
         Algorithm(algorithm.upper()) if algorithm else None,
         digits,
+        slot,
     )
     reach = yubikey_reach.Reach(take_over=take_over)
     try:
@@ -127,11 +141,23 @@ def provision(
         if take_over:
             reach.end_holders()
         _check_readers()
-        with screen.view(session) as view:
+        order = Order(touch, slot, force, yubikey_slot.ask_access_code() if access_code else None)
+        with screen.view(session, typing=slot is not None) as view:
             view.tell(INSERT)
-            station = Station(made, Tools(records, lambda: session.nearest()[0], Order(touch), given), view)
+            station = Station(made, Tools(records, lambda: session.nearest()[0], order, given), view)
             station.run()
         return _tell_end(session, made, records, path, interrupted=station.interrupted)
+
+
+def _check_usage(kind: Kind, slot: int | None, *, slot_only: bool, account_only: bool) -> None:
+    if slot is None and kind is Kind.YUBIOTP:
+        raise click.UsageError("Yubico OTP is typed by a slot: say which with --slot 1 or --slot 2")
+    if slot is None and slot_only:
+        raise click.UsageError("--force and --access-code are for slots: they go with --slot")
+    if slot is not None and kind is Kind.TOTP:
+        raise click.UsageError("a slot has no clock: use --kind yubiotp or --kind hotp")
+    if slot is not None and account_only:
+        raise click.UsageError("--touch, --passwords and --password-stdin are for accounts, not for slots")
 
 
 def _text(path: Path) -> str:
@@ -169,7 +195,7 @@ def _settle(session: Session, records: Records) -> None:
     """Find what the last run began in force, or discard it; what is on keys is for when they are plugged in."""
     daemon, _admin = session.nearest()
     with daemon:
-        reach = BenchReach(records=records, report=_silent)
+        reach = BenchReach(records=records, report=_silent, typed=_nothing)
         bench = Bench(reach, daemon, Order(), threading.Event(), secrets.token_bytes)
         for begun in records.begun:
             row = bench.settle(begun, None)
@@ -179,6 +205,11 @@ def _settle(session: Session, records: Records) -> None:
 
 def _silent(_phase: Phase, _words: str) -> None:
     """Nobody looks yet."""
+
+
+def _nothing(_how: str) -> str:
+    """No key is touched yet."""
+    raise GivenUpError("no key is plugged in yet")
 
 
 def _all_tokens(daemon: Client) -> list[TokenFields]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from otpbridge.cli.yubikey_slot import check_codes
 from otpbridge.config import CLIENT_NAME
 from otpbridge.devices.keys import LONGEST_ID, check_name, key_issuer
 from otpbridge.enroll.names import check_safe, check_text
@@ -24,8 +25,7 @@ _LONGEST_SERIAL = 10
 _PERIOD = 30
 _SLOT_KINDS = (Kind.YUBIOTP, Kind.HOTP)
 _ACCOUNT_KINDS = (Kind.TOTP, Kind.HOTP)
-_SLOT_DIGITS = ("6", "8")
-_ACCOUNT_DIGITS = ("6", "7", "8")
+_DIGITS = ("6", "7", "8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,23 +207,21 @@ def _algorithm(text: str, usual: Usual) -> Algorithm | None:
     known = [algorithm.value for algorithm in Algorithm]
     if text.strip().upper() not in known:
         raise _UnfitError(f"{text!r} is no hash; there are {', '.join(known)}")
-    algorithm = Algorithm(text.strip().upper())
-    if usual.slot is not None and algorithm is not Algorithm.SHA1:
-        raise _UnfitError("a slot computes SHA1 alone")
-    return algorithm
+    return Algorithm(text.strip().upper())
 
 
 def _digits(text: str, usual: Usual) -> int | None:
     if not text:
         return usual.digits
-    fitting = _ACCOUNT_DIGITS if usual.slot is None else _SLOT_DIGITS
-    if text.strip() not in fitting:
-        raise _UnfitError(f"a code has {', '.join(fitting[:-1])} or {fitting[-1]} digits, not {text!r}")
+    if text.strip() not in _DIGITS:
+        raise _UnfitError(f"a code has 6, 7 or 8 digits, not {text!r}")
     return int(text)
 
 
 def _check_account(person: Person, usual: Usual) -> None:
     """Raise unless the name can stand on a key; as far as it goes without an issuer, which the daemon chooses."""
+    if usual.slot is not None:
+        check_codes(person.kind, person.algorithm, person.digits)
     if person.kind is Kind.YUBIOTP:
         if person.label is not None:
             check_text(person.label, "label")

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from otpbridge.cli import show
-from otpbridge.cli.provision.board import Board, Phase
+from otpbridge.cli.provision.board import Board, Phase, Seat
 from otpbridge.cli.session import Session
+from otpbridge.cli.yubikey_reach import TOUCH_SECONDS
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _STYLES = {
     Phase.WORKING: ("●", "yellow"),
-    Phase.TOUCH: ("☞", "bold black on yellow"),
+    Phase.TOUCH: ("◆", "bold black on yellow"),
     Phase.DONE: ("✔", "bold green"),
     Phase.IDLE: ("○", "dim"),
     Phase.REFUSED: ("✖", "red"),
@@ -60,9 +61,9 @@ class Picture:
 
 
 @contextmanager
-def view(session: Session) -> Iterator[View]:
-    """A picture where there is a terminal and rich is installed, else lines."""
-    if session.json or not sys.stdout.isatty():
+def view(session: Session, *, typing: bool) -> Iterator[View]:
+    """A picture where there is a terminal and rich is installed, else lines; and where keys type among them."""
+    if typing or session.json or not sys.stdout.isatty():
         yield Lines(session)
         return
     try:
@@ -106,10 +107,17 @@ def render(board: Board) -> Group:
             Text(str(seat.serial or "-"), "bold"),
             Text(show.visible(seat.model)),
             Text(show.visible(seat.person), "bold"),
-            Text(show.visible(seat.words), style),
+            Text(show.visible(_words(seat, board.now)), style),
         )
     bar = Table.grid(padding=(0, 2, 0, 0))
     counts = f"{board.done} of {board.total} done, {board.waiting} waiting"
     counts += f", {board.away} left out" if board.away else ""
-    bar.add_row(ProgressBar(total=max(board.total, 1), completed=board.done, width=_BAR), Text(counts))
+    done = ProgressBar(max(board.total, 1), board.done, width=_BAR, complete_style="green", finished_style="green")
+    bar.add_row(done, Text(counts))
     return Group(Text(), table, Text(), bar, Text(show.visible(board.notice), "bold"))
+
+
+def _words(seat: Seat, now: float) -> str:
+    if seat.phase is not Phase.TOUCH:
+        return seat.words
+    return f"{seat.words} ({max(0, TOUCH_SECONDS - int(now - seat.since))} s)"

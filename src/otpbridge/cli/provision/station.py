@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import secrets
+import select
 import signal
 import threading
 import time
@@ -31,7 +33,7 @@ from otpbridge.cli.provision.people import Person, Row
 from otpbridge.cli.provision.records import Records
 from otpbridge.cli.yubikey_reach import GONE
 from otpbridge.devices.keys import Key
-from otpbridge.errors import DeviceError, NotAllowedError, ReaderServiceError
+from otpbridge.errors import DeviceError, DeviceGoneError, GivenUpError, NotAllowedError, ReaderServiceError
 
 if TYPE_CHECKING:
     from otpbridge.client import Client
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 _LOOK_SECONDS = 1.0
 """How long a change that was missed goes unseen."""
 _DRAW_SECONDS = 0.25
+_LONGEST = 4096
+"""Bytes of a line that is typed."""
 _AWAY_SECONDS = 2.0
 """Until a pcscd that is away is asked again."""
 _ENDERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -78,6 +82,8 @@ class _Place:
     reader: str
     key: Key | None = None
     person: Person | None = None
+    owner: str = ""
+    """Who has it, when it is done."""
     at_work: bool = True
     gone: bool = False
     phase: Phase = Phase.WORKING
@@ -118,6 +124,22 @@ class _Said:
 
 
 @dataclass(frozen=True, slots=True)
+class _Asked:
+    """A key is to be touched so that it types; what it typed, or why not, goes into `answer`."""
+
+    place: _Place
+    how: str
+    answer: queue.SimpleQueue[str | DeviceError]
+
+
+@dataclass(frozen=True, slots=True)
+class _Typed:
+    """A line of standard input; None at its end."""
+
+    text: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class _Ended:
     place: _Place
     outcome: Outcome | StoppedError
@@ -133,7 +155,7 @@ class _Interrupted:
     pass
 
 
-_Event = _Plugged | _NoReaders | _Read | _Said | _Ended | _Broken | _Interrupted
+_Event = _Plugged | _NoReaders | _Read | _Said | _Asked | _Typed | _Ended | _Broken | _Interrupted
 
 
 class Station:
@@ -147,6 +169,8 @@ class Station:
         self._stopping = threading.Event()
         self._interrupts = 0
         self._places: list[_Place] = []
+        self._asked: list[_Asked] = []
+        self._called: _Place | None = None
         self._looked = False
         self._notice = INSERT
 
@@ -159,6 +183,8 @@ class Station:
         """Work until everybody has a key or cannot have one, or until Ctrl-C."""
         with self._signals():
             self._start(self._watch)
+            if self._tools.order.slot is not None:
+                self._start(self._listen)
             self._draw()
             while not self._over and self._interrupts <= 1:
                 try:
@@ -227,6 +253,21 @@ class Station:
                 self._events.put(_NoReaders(str(error)))
                 self._stopping.wait(_AWAY_SECONDS)
 
+    def _listen(self) -> None:
+        """Lines of standard input. Not by Python's own buffer: a thread in it cannot be left at the end."""
+        rest = b""
+        while not self._stopping.is_set():
+            if not select.select([0], [], [], _DRAW_SECONDS)[0]:
+                continue
+            data = os.read(0, _LONGEST)
+            if not data:
+                self._events.put(_Typed(None))
+                return
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                self._events.put(_Typed(line[:_LONGEST].decode(errors="replace")))
+            rest = rest[:_LONGEST]
+
     def _read(self, place: _Place) -> None:
         from otpbridge.devices import find  # noqa: PLC0415 - the libraries may be missing
 
@@ -239,8 +280,16 @@ class Station:
         def report(phase: Phase, words: str) -> None:
             self._events.put(_Said(place, phase, words))
 
+        def typed(how: str) -> str:
+            answer: queue.SimpleQueue[str | DeviceError] = queue.SimpleQueue()
+            self._events.put(_Asked(place, how, answer))
+            text = answer.get()
+            if isinstance(text, DeviceError):
+                raise text
+            return text
+
         tools = self._tools
-        reach = BenchReach(records=tools.records, report=report, given=tools.given)
+        reach = BenchReach(records=tools.records, report=report, given=tools.given, typed=typed)
         with tools.daemon() as daemon:
             bench = Bench(reach, daemon, tools.order, self._stopping, secrets.token_bytes)
             try:
@@ -254,7 +303,8 @@ class Station:
         match event:
             case _Plugged(readers):
                 self._looked = True
-                self._note(ENDING if self._stopping.is_set() else INSERT)
+                if not self._stopping.is_set():
+                    self._note(INSERT)
                 self._see(readers)
             case _NoReaders(words):
                 self._note(words)
@@ -265,14 +315,53 @@ class Station:
                 place.set(phase, words)
                 if phase is Phase.TOUCH:
                     self._view.tell(f"Touch {place} now.")
+            case _Asked():
+                self._asked.append(event)
+                self._ask_on()
+            case _Typed(text):
+                self._hear(text)
             case _Ended(place, outcome):
                 self._end(place, outcome)
             case _Interrupted():
                 self._interrupts += 1
                 self._stopping.set()
                 self._note(ENDING)
+                self._ask_on()
             case _Broken(error):
                 raise error
+
+    def _ask_on(self) -> None:
+        """Call for the touch that is due; give up those that cannot come any more."""
+        for asked in list(self._asked):
+            if asked.place.gone:
+                self._answer(asked, DeviceGoneError(f"{asked.place} was pulled out"))
+            elif self._stopping.is_set():
+                self._answer(asked, GivenUpError("it was not touched before the end"))
+        if self._called is None and self._asked:
+            self._called = self._asked[0].place
+        due = self._due
+        if due is not None and due.place.phase is not Phase.TOUCH:
+            due.place.set(Phase.TOUCH, f"touch it now ({due.how})")
+            self._view.tell(f"Touch {due.place} now, with the cursor here ({due.how}).")
+
+    @property
+    def _due(self) -> _Asked | None:
+        """What was asked for the key that is called for."""
+        return next((asked for asked in self._asked if asked.place is self._called), None)
+
+    def _answer(self, asked: _Asked, answer: str | DeviceError) -> None:
+        self._asked.remove(asked)
+        asked.place.set(Phase.WORKING, "the daemon judges its code")
+        asked.answer.put(answer)
+
+    def _hear(self, text: str | None) -> None:
+        """What was typed is for the key that was called for."""
+        if text is None:
+            self._stopping.set()
+            self._note("Standard input is at its end, so no key can type any more.")
+        elif text.strip() and self._due is not None:
+            self._answer(self._due, text)
+        self._ask_on()
 
     def _note(self, notice: str) -> None:
         if notice != self._notice:
@@ -285,6 +374,7 @@ class Station:
             if place.reader not in readers:
                 place.gone = True
                 self._drop_if_gone(place)
+        self._ask_on()
         known = {place.reader for place in self._places if not place.gone}
         for reader in sorted(readers - known):
             place = _Place(reader)
@@ -349,7 +439,8 @@ class Station:
                 if person is not None and not person.has(row):
                     self._batch.back(person)
                 self._batch.finish(row)
-                place.set(Phase.DONE, f"{row.user}'s: pull it out")
+                place.owner = row.user
+                place.set(Phase.DONE, "done: pull it out")
                 self._view.tell(_done(place, row, replaced, self._batch))
             case KeyFailed(words, gone):
                 name = str(place) if person is None else f"{place} ({person})"
@@ -370,6 +461,9 @@ class Station:
                 if person is not None:
                     self._batch.back(person)
                 place.set(Phase.FAILED, str(outcome))
+        if self._called is place:
+            self._called = None
+            self._ask_on()
         self._drop_if_gone(place)
         for other in list(self._places):
             if other.phase is Phase.IDLE and not other.at_work and not other.gone and other.key is not None:
@@ -385,7 +479,7 @@ def _seat(place: _Place) -> Seat:
         place.since,
         serial,
         "" if place.key is None else place.key.model,
-        "" if place.person is None else str(place.person),
+        place.owner if place.person is None else str(place.person),
     )
 
 
