@@ -78,6 +78,10 @@ class Store(_Section, frozen=True):
 
     url: str | None = None
 
+    def __repr__(self) -> str:
+        """Without the URL, which may hold a password."""
+        return f"Store(url={None if self.url is None else '***'})"
+
 
 class Users(_Section, frozen=True):
     """What holds for users as such."""

@@ -12,7 +12,7 @@ from storerig import NOW, RULE, SOURCE_RULE, checked, only, run, running
 
 from otpbridge.model import Backoff, State
 from otpbridge.store import tokens
-from otpbridge.store.settle import Settled
+from otpbridge.store.settle import CLOCKS_MS, Settled
 
 
 @pytest.mark.parametrize("parallel", [2, 8, 64])
@@ -224,6 +224,21 @@ def test_a_clock_that_steps_back_locks_nobody_out(tmp_path):
     run(work())
 
 
+@pytest.mark.parametrize("behind", [1, CLOCKS_MS - 1])
+def test_an_attempt_that_waited_is_not_older_than_the_misses_before_it(tmp_path, behind):
+    """Held up, or timed by a clock that is behind: it neither slips through a wait nor meets one too soon."""
+    rule = Backoff(limit=3, first_wait=300_000, longest_wait=300_000, forget=900_000)
+
+    async def work():
+        async with running(tmp_path, rule) as rig:
+            for _ in range(2):
+                assert (await rig.attempt()).settled is Settled.MISSED
+            assert (await rig.attempt(now=NOW - behind)).settled is Settled.MISSED
+            assert (await rig.attempt(now=NOW - behind)).settled is Settled.BLOCKED
+
+    run(work())
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
@@ -246,18 +261,20 @@ def test_the_statements_and_the_rule_agree(tmp_path_factory, history, limit):
             for what, elapsed in history:
                 now += elapsed
                 step += 1
-                expected = Settled.BLOCKED if rule.blocked_for(not_before, now) else None
+                # What seems to be a little older than the last miss is taken to be of the same time.
+                at = max(now, last) if last - CLOCKS_MS < now else now
+                expected = Settled.BLOCKED if rule.blocked_for(not_before, at) else None
                 ruling = await rig.attempt(spend=(token.seq, step) if what == "hit" else None, now=now)
                 if expected is Settled.BLOCKED:
                     assert ruling.settled is Settled.BLOCKED
-                    assert ruling.wait == not_before - now
+                    assert ruling.wait == not_before - at
                 elif what == "hit":
                     assert ruling.settled is Settled.PASSED
                     misses = last = not_before = 0
                 else:
                     assert ruling.settled is Settled.MISSED
-                    misses = rule.remaining(misses, last, now) + 1
-                    last, not_before = now, now + rule.wait(misses)
+                    misses = rule.remaining(misses, last, at) + 1
+                    last, not_before = at, at + rule.wait(misses)
                 state = rig.misses()
                 assert (state.misses, state.last, state.not_before) == (misses, last, not_before)
 

@@ -97,6 +97,10 @@ class Cluster:
         self.sql('TRUNCATE "user", token, throttle, seen, audit, meta, staged RESTART IDENTITY', name)
         self._spare.append(name)
 
+    def remove(self, name: str) -> None:
+        """Remove a database, whoever is connected to it."""
+        self.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
     def connect(self, database: str = "postgres", role: str = "postgres") -> psycopg.Connection:
         """A connection of the test's own, in autocommit mode."""
         return psycopg.connect(host=os.fspath(self.folder), dbname=database, user=role, autocommit=True)

@@ -246,13 +246,19 @@ class AdminCounter(Counter):
         counts = await desk.store.read_long(desk.store.counts)
         vault = desk.store.vault
         warnings = []
-        if self.keys.beside_store:
+        beside_store = self.keys.beside_store and not desk.store.is_shared
+        if beside_store:
             warnings.append(
                 f"the master key ({self.keys.path}) lies beside the store: who steals the disk has both. "
                 "Keep it elsewhere: docs/admin.md, section Master key"
             )
         if vault.keyring.previous:
-            warnings.append("a key rotation has not finished: run `otpbridge key rotate` again")
+            warnings.append(
+                "there are two master keys. Once `otpbridge key rotate` has been run, take the old one out of every "
+                "daemon's key file"
+                if desk.store.is_shared
+                else "a key rotation has not finished: run `otpbridge key rotate` again"
+            )
         warnings += [f"{fault} Its rules say `authinfo_unavail`." for fault in desk.judge.stacks.faults]
         return StatusReply(
             version=__version__,
@@ -262,7 +268,7 @@ class AdminCounter(Counter):
             schema=schema.HEAD,
             key_source=self.keys.source,
             key_id=vault.keyring.primary.id.hex(),
-            key_beside_store=self.keys.beside_store,
+            key_beside_store=beside_store,
             rotating=bool(vault.keyring.previous),
             users=counts.users,
             active_tokens=counts.active_tokens,

@@ -124,7 +124,8 @@ def client_of(name: str | None) -> str:
 
 def user_of(name: str) -> str:
     """The user of a call. Raises InvalidParameter for a name that no user can have."""
-    if not name or len(name.encode()) > LONGEST_NAME:
+    # No database keeps a text with a NUL in it.
+    if not name or "\0" in name or len(name.encode()) > LONGEST_NAME:
         raise invalid("user")
     return name
 

@@ -2,17 +2,28 @@
 
 A follower holds no rows that wait for it: it is woken, and reads the log on from where it is. So one that is slow, or
 does not read at all, costs logins nothing and misses nothing, in whatever order commits are told of.
+
+What other daemons write to a shared store nobody here tells of. So while somebody follows, the end of the log is
+looked at twice a second, whatever became of the server in between. (LISTEN would be a connection more that can be
+lost without a sign, and NOTIFY would make each commit wait for those of all others.)
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from otpbridge.daemon.notices import telling
+from otpbridge.errors import StoreError
+from otpbridge.store import auditlog
 from otpbridge.store.auditlog import AuditRow
 from otpbridge.store.store import Store
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.5
 
 MARK = 10_000
 """Rows that nobody is told of, after which a follower hears how far the log has come."""
@@ -80,6 +91,25 @@ class Board:
         self.closed = True
         for follower in self._followers:
             follower.wake()
+
+    async def keep_up(self, store: Store) -> None:
+        """Wake those who follow when other daemons have written. Runs until it is cancelled."""
+        failing = False
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if not self._followers:
+                continue
+            try:
+                end, _ = await store.read(auditlog.anchor)
+            except StoreError as error:
+                if not failing:
+                    log.warning("those who follow the audit log hear only of what is written here: %s", error)
+                failing = True
+                continue
+            failing = False
+            for follower in self._followers:
+                if follower.position < end:
+                    follower.wake()
 
     def _written(self, rows: list[AuditRow]) -> None:
         if self._followers:

@@ -318,7 +318,7 @@ class Judge:
         if ruling.settled is not Settled.MISSED:
             attempt.turned_away = ruling
             return False
-        attempt.reserved.append(now)
+        attempt.reserved.append(ruling.at)
         attempt.wait = max(attempt.wait, ruling.wait)
         return True
 

@@ -13,6 +13,12 @@ from otpbridge.vault.keys import KEY_BYTES, KeyPlace, Keyring, MasterKey
 from otpbridge.wire.messages import ADMIN, RotateKey, RotateKeyReply
 from otpbridge.wire.service import Call, VarlinkError
 
+_SHARED = (
+    "other daemons may use this store, and each needs the new key before anything is sealed under it. Add it as the "
+    "last line of every daemon's key file and restart them; then make it the first line everywhere and restart them "
+    "again; then repeat this; then take the old key out: docs/postgresql.md, section Master key"
+)
+
 
 class KeyDesk:
     """The handler of Admin.RotateKey.
@@ -20,6 +26,9 @@ class KeyDesk:
     Steps, each safe to be the last before a crash: write a key file with the new key before the old one; seal the
     store's own secret and then every seed anew; write the key file without the old one. A daemon that finds two
     keys opens everything with either, and `key rotate` goes on where it stopped.
+
+    Other daemons on a shared store could not open what is sealed under a key that they have not got. So there an
+    administrator gives the new key to all of them first, and takes the old one away last; no key file is written.
     """
 
     def __init__(self, desk: Desk, keys: KeyPlace) -> None:
@@ -38,6 +47,8 @@ class KeyDesk:
         desk = self._desk
         vault = desk.store.vault
         if not vault.keyring.previous:
+            if desk.store.is_shared:
+                raise VarlinkError(f"{ADMIN}.KeyNotRotatable", {"reason": _SHARED})
             if not self._keys.writable:
                 name = self._keys.path.name
                 reason = (
@@ -55,10 +66,11 @@ class KeyDesk:
         while piece := await desk.change(partial(rekey.reseal, vault=vault)):
             done += piece
             await call.send(RotateKeyReply(resealed=done, total=total, key_id=key_id))
-        ring = Keyring(vault.keyring.primary)
-        if self._keys.writable:
-            await asyncio.to_thread(self._keys.save, ring)
-        vault.keyring = ring
+        if not desk.store.is_shared:
+            ring = Keyring(vault.keyring.primary)
+            if self._keys.writable:
+                await asyncio.to_thread(self._keys.save, ring)
+            vault.keyring = ring
         await desk.change(lambda transaction: transaction.audit(event(call, "key rotated", detail={"key": key_id})))
         return RotateKeyReply(resealed=done, total=done, key_id=key_id)
 

@@ -40,7 +40,7 @@ from otpbridge.daemon.people_handlers import PeopleCounter
 from otpbridge.daemon.policy import Rights, uid_of
 from otpbridge.daemon.stacks import Stacks
 from otpbridge.daemon.verify_handlers import VerifyCounter
-from otpbridge.errors import OtpBridgeError
+from otpbridge.errors import OtpBridgeError, StoreError
 from otpbridge.model import AuditEvent
 from otpbridge.store import tokens
 from otpbridge.store.store import Store, open_store
@@ -152,6 +152,8 @@ class Daemon:
         for server in servers:
             await server.start()
         chores = [asyncio.create_task(self._tidy()), asyncio.create_task(self._watchdog())]
+        if self._store.is_shared:
+            chores.append(asyncio.create_task(self._board.keep_up(self._store)))
         await self._note("daemon started")
         # Everything that was loaded stays: keep the collector from walking over it again and again.
         gc.collect()
@@ -301,7 +303,13 @@ class Daemon:
         if not self._notifier.watchdog_seconds:
             return
         while True:
-            await self._store.candidate("", "")
+            try:
+                await self._store.candidate("", "")
+            except StoreError as error:
+                if not self._store.is_shared:
+                    raise
+                # A server that is away is none of our faults: it is looked for at each login.
+                log.warning("%s", error)
             self._notifier.tell("WATCHDOG=1")
             await asyncio.sleep(self._notifier.watchdog_seconds / 3)
 

@@ -168,8 +168,8 @@ def proven(call: Call, user: str, now: float, seconds: float) -> bool:
 def _context(fields: ContextFields | None, *, believed: bool) -> Context:
     if fields is None:
         return Context()
-    cut = [(text or "")[:_LONGEST_TEXT] for text in (fields.service, fields.rhost, fields.tty, fields.ruser)]
-    service, rhost, tty, ruser = cut
+    said = (fields.service, fields.rhost, fields.tty, fields.ruser)
+    service, rhost, tty, ruser = ((text or "")[:_LONGEST_TEXT].replace("\0", "") for text in said)
     return Context(service, rhost.lower() if believed else "", tty, ruser, (fields.language or "")[:35])
 
 

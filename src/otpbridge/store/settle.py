@@ -21,6 +21,9 @@ from otpbridge.store.statements import Prepared, json_rows
 
 T = TypeVar("T")
 
+CLOCKS_MS = 10_000
+"""By how much an attempt may seem to be older than the last miss: it waited, or another daemon's clock is ahead."""
+
 
 @dataclass(frozen=True, slots=True)
 class Spend:
@@ -64,10 +67,12 @@ class Ruling(NamedTuple):
     """The outcome of a settlement.
 
     `wait` (milliseconds) is how long nothing is judged: when blocked, from now; when missed, because of this miss.
+    `at` (Unix milliseconds) is when a miss was counted.
     """
 
     settled: Settled
     wait: int = 0
+    at: int = 0
 
 
 class Settlement(NamedTuple, Generic[T]):
@@ -114,7 +119,10 @@ class Settler:
         return rulings
 
     def _round(self, cursor: Any, part: Sequence[Settlement[Any]]) -> list[Ruling]:
-        known = self._not_before(cursor, part)
+        found = self._throttled_by(cursor, part)
+        known = {key: not_before for key, (not_before, _) in found.items()}
+        if known:
+            part = [_not_before_last(attempt, found) for attempt in part]
         rulings = self._blocked(cursor, part, known)
         won = self._spent(cursor, [attempt for attempt, ruling in zip(part, rulings, strict=True) if ruling is None])
         passed: list[Settlement[Any]] = []
@@ -132,7 +140,8 @@ class Settler:
                 continue
             if attempt.reserved or attempt.subject in judged:
                 settled = Settled.SPENT if attempt.passed else Settled.MISSED
-                rulings[place] = Ruling(settled, 0 if attempt.reserved else judged[attempt.subject])
+                wait = 0 if attempt.reserved else judged[attempt.subject]
+                rulings[place] = Ruling(settled, wait, attempt.now)
             else:
                 rulings[place] = Ruling(Settled.BLOCKED, attempt.rule.first_wait)
         return [ruling for ruling in rulings if ruling is not None]
@@ -169,11 +178,11 @@ class Settler:
         if seen:
             self._remember.run(cursor, rows=json_rows(seen))
 
-    def _not_before(self, cursor: Any, part: Sequence[Settlement[Any]]) -> dict[str, int]:
-        """Until when nothing is judged, for those subjects and sources that back-off knows."""
+    def _throttled_by(self, cursor: Any, part: Sequence[Settlement[Any]]) -> dict[str, tuple[int, int]]:
+        """Until when nothing is judged, and the last miss, for those subjects and sources that back-off knows."""
         keys = {attempt.subject for attempt in part} | {attempt.source for attempt in part if attempt.source}
         rows = self._throttled.run(cursor, rows=json_rows([(key,) for key in keys])).fetchall()
-        return dict(rows)
+        return {key: (not_before, last) for key, not_before, last in rows}
 
     def _blocked(self, cursor: Any, part: Sequence[Settlement[Any]], known: dict[str, int]) -> list[Ruling | None]:
         """A ruling for each attempt that is not judged now, which is counted as refused; None for the others."""
@@ -221,6 +230,13 @@ class Settler:
             statement = self._misses[rule, reserving] = Prepared(made, self._dialect)
         counted = statement.run(cursor, rows=json_rows(rows)).fetchall()
         return {key: not_before - last for key, not_before, last in counted}
+
+
+def _not_before_last(attempt: Settlement[Any], found: dict[str, tuple[int, int]]) -> Settlement[Any]:
+    """An attempt as of the last miss, where it seems to be a little older: else its wait would look too long."""
+    lasts = [found[key][1] for key in (attempt.subject, attempt.source) if key in found]
+    now = max([last for last in lasts if last - CLOCKS_MS < attempt.now], default=0)
+    return attempt._replace(now=now) if now > attempt.now else attempt
 
 
 def _rounds(batch: Sequence[Settlement[Any]]) -> Iterator[list[Settlement[Any]]]:

@@ -187,7 +187,7 @@ def throttled(dialect: Dialect) -> Select[Any]:
     """What back-off knows of some keys. Keys that never missed have no row."""
     t = tables.throttle
     v = _rows(dialect, key=Text())
-    return select(t.c.key, t.c.not_before).select_from(t).join(v, t.c.key == v.c.key)
+    return select(t.c.key, t.c.not_before, t.c.last).select_from(t).join(v, t.c.key == v.c.key)
 
 
 def miss(dialect: Dialect, rule: Backoff, *, reserving: bool = False) -> Executable:
