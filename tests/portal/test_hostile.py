@@ -135,6 +135,14 @@ def test_the_name_of_a_session_is_new_at_each_login(portal, user):
     assert plain.log_in("fixed") == 303
     other.cookies[SESSION] = first
     assert other.get("/user")[0] == 303
+    # Whoever logs in where somebody is logged in ends that session.
+    second = plain.cookies[SESSION]
+    again = Plain(portal)
+    form = {"form": again.token("/login"), "user": "fixed", "password": PASSWORD, "code": ""}
+    again.cookies[SESSION] = second
+    assert again.post("/login", form)[0] == 303
+    assert again.cookies[SESSION] != second
+    assert plain.get("/user")[0] == 303
 
 
 def test_the_cookie_is_for_this_host_and_no_script(portal):
