@@ -22,8 +22,10 @@ import pytest
 from real_daemon import MAIN, real_daemon
 from terminal import Terminal
 
+from otpbridge.cli.exits import CommandError
 from otpbridge.cli.provision import people
 from otpbridge.cli.provision.people import Fault, UnsoundError, Usual
+from otpbridge.cli.provision.records import Begun, Records
 from otpbridge.client import Client
 from otpbridge.model import Kind
 from otpbridge.wire import messages
@@ -684,6 +686,31 @@ def test_a_file_of_others_is_not_written_to(rig, desk):
         assert station.finish() == 2
     assert "is not ours" in station.said[0]
     assert desk.list.read_text() == "user\nalice"
+
+
+def test_a_thread_that_is_left_over_begins_nothing(tmp_path):
+    """When the station has ended, and its journal with it, nothing can be put on a key any more."""
+    with Records(tmp_path / "result.csv", None) as records:
+        pass
+    with pytest.raises(CommandError, match="has ended"):
+        records.begin(Begun("token", "alice", "local", 1))
+    assert [path.name for path in tmp_path.iterdir()] == ["result.csv"]
+
+
+def test_without_a_daemon_it_does_not_begin(rig):
+    """Nor does it wait in silence, though something is open from the last run."""
+    folder = Path(mkdtemp(prefix="otpb-"))
+    desk = Desk(folder)
+    desk.people("alice")
+    try:
+        with Records(desk.result, None) as records:
+            records.begin(Begun("token", "alice", "local", 1111111, "00"))
+        with Station(desk) as station:
+            assert station.finish() == 3
+        assert "otpbridged" in station.said[0]
+        assert desk.journal.exists()
+    finally:
+        shutil.rmtree(folder)
 
 
 _KILL = "import os, signal\ndef die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"

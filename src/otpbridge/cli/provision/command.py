@@ -15,7 +15,7 @@ from otpbridge.cli.exits import Code, CommandError, short_name
 from otpbridge.cli.options import client_option, everywhere, example
 from otpbridge.cli.provision import batch, people, screen
 from otpbridge.cli.provision.batch import Batch
-from otpbridge.cli.provision.bench import Bench, BenchReach, Order
+from otpbridge.cli.provision.bench import Bench, BenchReach, Order, StoppedError
 from otpbridge.cli.provision.people import Person, Row, UnsoundError, Usual
 from otpbridge.cli.provision.records import Records, written
 from otpbridge.cli.provision.station import INSERT, Station, Tools
@@ -194,11 +194,16 @@ def _plan(session: Session, persons: Sequence[Person], rows: Sequence[Row]) -> B
 def _settle(session: Session, records: Records) -> None:
     """Find what the last run began in force, or discard it; what is on keys is for when they are plugged in."""
     daemon, _admin = session.nearest()
+    impatient = threading.Event()
+    impatient.set()
     with daemon:
         reach = BenchReach(records=records, report=_silent, typed=_nothing)
-        bench = Bench(reach, daemon, Order(), threading.Event(), secrets.token_bytes)
+        bench = Bench(reach, daemon, Order(), impatient, secrets.token_bytes)
         for begun in records.begun:
-            row = bench.settle(begun, None)
+            try:
+                row = bench.settle(begun, None)
+            except StoppedError as error:
+                raise CommandError(Code.UNAVAILABLE, str(error), "Unavailable") from None
             if row is not None:
                 show.note(f"{show.visible(row.user)} has key {row.serial} since the last run, which was cut off.")
 

@@ -15,6 +15,7 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -108,6 +109,7 @@ class Records:
 
     def __init__(self, result: Path, passwords: Path | None) -> None:
         self._lock = threading.Lock()
+        self._closed = False
         with contextlib.ExitStack() as opened:
             self._result = _Lines(result, 0o644)
             opened.callback(self._result.close)
@@ -131,10 +133,19 @@ class Records:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._lock:
+            self._closed = True
             if not self._begun:
                 # Whoever may come next waits for the lock on the result, and makes a journal of their own.
                 self._journal.path.unlink()
             self._opened.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """For one thread at a time, and for none that is left over when the station has ended."""
+        with self._lock:
+            if self._closed:
+                raise CommandError(Code.INTERRUPTED, "the station has ended", "Cancelled")
+            yield
 
     @property
     def begun(self) -> list[Begun]:
@@ -144,18 +155,18 @@ class Records:
 
     def begin(self, begun: Begun) -> None:
         """From here on it may be on the key."""
-        with self._lock:
+        with self._writing():
             self._journal.append(json.dumps({"begun": asdict(begun)}))
             self._begun[begun.token] = begun
 
     def undone(self, token: str) -> None:
         """Nothing is left of it."""
-        with self._lock:
+        with self._writing():
             self._settle(token)
 
     def done(self, row: Row) -> None:
         """It is in force: the row comes first, so that nothing is forgotten in between."""
-        with self._lock:
+        with self._writing():
             if row.token not in {each.token for each in self.rows}:
                 when = time.strftime(_TIME, time.gmtime(row.time))
                 self._result.append(_line(str(row.serial), row.user, row.client, row.token, when))
@@ -180,7 +191,7 @@ class Records:
     def choose(self, serial: int, password: Secret) -> Secret:
         """Note a password for a key before it gets it; the one that was noted before stays."""
         assert self._passwords is not None
-        with self._lock:
+        with self._writing():
             if serial not in self._known:
                 self._passwords.append(_line(str(serial), password.reveal().decode()))
                 self._known[serial] = password
