@@ -588,7 +588,7 @@ def executed(monkeypatch):
 
 
 def test_serve_and_restore_become_the_daemon(executed, tmp_path, monkeypatch):
-    """`serve`, `otpbridged` and `restore` run the daemon in their place, with the same options, never from here."""
+    """`serve`, `otpbridged`, `restore` and `store` run the daemon in their place, with the same options."""
     from otpbridge.cli.main import run
     from otpbridge.cli.serve import otpbridged
 
@@ -605,6 +605,8 @@ def test_serve_and_restore_become_the_daemon(executed, tmp_path, monkeypatch):
         (["--run-dir", "r", "serve"], ["--run-dir", "r"]),
         (["restore", str(backup), "--state-dir", "s"], ["--restore", str(backup), "--state-dir", "s"]),
         (["restore", "-"], ["--restore", "-"]),
+        (["store", "upgrade"], ["--upgrade", ""]),
+        (["store", "upgrade", "--role", "owner", "--config", "c"], ["--upgrade", "owner", "--config", "c"]),
     ):
         with pytest.raises(SystemExit):
             run(arguments)

@@ -22,7 +22,7 @@ from sqlalchemy.engine import make_url
 from otpbridge.store import schema
 from otpbridge.store.engine import open_engine
 
-OWNER = "otpbridge"
+OWNER = "tester"
 _TEMPLATE = "prepared"
 _SETTINGS = """
 listen_addresses = ''

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import os
 import shutil
+import subprocess
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from pathlib import Path
 
+import psycopg
 import pytest
-from daemon_rig import LONG, SECONDS, Daemon, private_folder, programmed, provision
+from daemon_rig import CLI, LONG, SECONDS, Daemon, private_folder, programmed, provision
 from pgcluster import cluster
 
 from otpbridge.errors import RemoteError, UnavailableError
@@ -239,7 +242,7 @@ def test_a_name_that_a_database_cannot_keep_harms_nobody(folder, database):
 def test_a_password_in_the_url_is_shown_nowhere(folder, database):
     """Not in the log, the status, nor in what is said when the server cannot be reached."""
     config = f'[store]\nurl = "{cluster().url(database)}&password=hunter2"\n'
-    daemon = Daemon(folder, config=config.replace("otpbridge@", "otpbridge:hunter3@"))
+    daemon = Daemon(folder, config=config.replace("tester@", "tester:hunter3@"))
     with daemon, daemon.admin() as admin:
         status = admin.call(messages.Status())
         assert database in status.store
@@ -249,3 +252,57 @@ def test_a_password_in_the_url_is_shown_nowhere(folder, database):
     said = daemon.refused()
     assert "cannot be opened" in said
     assert "hunter" not in said
+
+
+def sql_of(document):
+    """The statements of each block of SQL in a document."""
+    blocks = document.read_text().split("```sql\n")[1:]
+    return [[each.strip() for each in block.partition("```")[0].split(";") if each.strip()] for block in blocks]
+
+
+@pytest.fixture
+def documented():
+    """A database and its roles as the documentation makes them; the statements that are still to be run."""
+    first, grants = sql_of(Path(__file__).parents[2] / "docs" / "postgresql.md")
+    server = cluster()
+    for statement in first:
+        server.sql(statement)
+    yield grants
+    server.remove("otpbridge")
+    server.sql("DROP ROLE otpbridge")
+    server.sql("DROP ROLE otpbridge_owner")
+
+
+def test_the_roles_of_the_documentation_can_do_what_they_must_and_no_more(folder, documented):
+    """A daemon as a role that cannot change what was logged, nor make tables; the owner makes them."""
+    server = cluster()
+    daemon = Daemon(folder, config=f'[store]\nurl = "{server.url("otpbridge", "otpbridge")}"\n')
+    assert "otpbridge store upgrade" in daemon.refused()
+    arguments = ["store", "upgrade", "--role", "otpbridge_owner", "--config", str(daemon.config_file)]
+    for said in ("has schema 0001 now", "already"):
+        done = subprocess.run([*CLI, *arguments], check=True, capture_output=True, text=True)
+        assert said in done.stdout
+    for statement in documented:
+        server.sql(statement, "otpbridge")
+    with daemon:
+        keys = provision(daemon, ["alice", "bob"], kind=Kind.YUBIOTP)
+        codes = provision(daemon, ["carol"], kind=Kind.RECOVERY)
+        with daemon.client() as client, daemon.admin() as admin:
+            for user, key in (keys | codes).items():
+                assert client.verify(user, key.code()).ok
+                assert not client.verify(user, key.code()).ok
+            admin.call(messages.ResetUser(user="bob"))
+            admin.call(messages.RemoveUser(user="carol"))
+            assert list(admin.stream(messages.Backup()))
+        daemon.check_audit()
+    with server.connect("otpbridge", "otpbridge") as connection:
+        for statement in (
+            "UPDATE audit SET entry = ''",
+            "DELETE FROM audit",
+            "TRUNCATE audit",
+            "DELETE FROM meta",
+            "CREATE TABLE other (x int)",
+            "ALTER TABLE audit ADD x int",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement)

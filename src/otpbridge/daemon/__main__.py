@@ -1,4 +1,4 @@
-"""`python -m otpbridge.daemon`: what `otpbridged`, `otpbridge serve` and `otpbridge restore` run."""
+"""`python -m otpbridge.daemon`: what `otpbridged`, `otpbridge serve`, `restore` and `store` run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from otpbridge import config
 from otpbridge.daemon import main
 from otpbridge.daemon.restore import restore
+from otpbridge.daemon.upgrade import upgrade
 from otpbridge.errors import OtpBridgeError
 
 log = logging.getLogger("otpbridge.daemon")
@@ -22,6 +23,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="folder of the sockets")
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"default: {config.SYSTEM_CONFIG} if it exists")
     parser.add_argument("--restore", metavar="FILE", help="put a backup in place of the store, then end; - is stdin")
+    parser.add_argument("--upgrade", metavar="ROLE", help="upgrade the tables on a server as this role, then end")
     chosen = parser.parse_args(arguments)
     options = main.Options(
         (chosen.state_dir or config.default_state_dir()).absolute(),
@@ -32,10 +34,13 @@ def run(arguments: list[str]) -> int:
     try:
         if chosen.restore is not None:
             print(restore(options, chosen.restore))
+        elif chosen.upgrade is not None:
+            print(upgrade(options, chosen.upgrade))
         else:
             main.serve(options)
     except OtpBridgeError as error:
-        log.error("cannot %s: %s", "restore" if chosen.restore else "start", error)  # noqa: TRY400 - no traceback
+        asked = [name for name in ("restore", "upgrade") if getattr(chosen, name) is not None]
+        log.error("cannot %s: %s", asked[0] if asked else "start", error)  # noqa: TRY400 - no traceback
         return 1
     return 0
 

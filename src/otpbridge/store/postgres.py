@@ -132,6 +132,11 @@ def is_transient(error: BaseException) -> bool:
     return getattr(getattr(error, "orig", error), "sqlstate", None) in _TRANSIENT
 
 
+def is_forbidden(error: BaseException) -> bool:
+    """Whether a role lacks a right that it needs."""
+    return getattr(getattr(error, "orig", error), "sqlstate", None) == "42501"
+
+
 def line_of(driver: Any) -> socket.socket:
     """The socket of a connection, under another number, which does not change hands when that one is closed."""
     return socket.socket(fileno=os.dup(driver.fileno()))

@@ -33,6 +33,7 @@ from otpbridge.store.auditlog import AuditLog, AuditRow
 from otpbridge.store.engine import StoreLock, alone, begin, is_shared, open_engine, shown
 from otpbridge.store.hangs import Hangs
 from otpbridge.store.lines import Line, PostgresLine, SqliteLine
+from otpbridge.store.postgres import is_forbidden
 from otpbridge.store.readers import PostgresReader, Reader, SqliteReader
 from otpbridge.store.settle import Settlement, Settler, Sighting
 from otpbridge.store.tokens import StoredToken
@@ -248,6 +249,11 @@ def open_store(
         if lock is not None:
             lock.close()
         if isinstance(error, DBAPIError):
+            if is_forbidden(error):
+                raise StoreError(
+                    f"{shown(engine)}: {_first_line(error.orig)}. Run `otpbridge store upgrade --role OWNER` and "
+                    "grant the daemon's role its rights (docs/postgresql.md)"
+                ) from None
             raise StoreError(f"{shown(engine)}: cannot be opened: {_first_line(error.orig)}") from None
         raise
 
