@@ -33,6 +33,7 @@ COMMANDS = {
     "stack": _Entry("stack", "Check stacks, and explain what they do to a user."),
     "import": _Entry("import_", "Take over tokens from a file."),
     "status": _Entry("status", "Show how the daemon is."),
+    "doctor": _Entry("doctor", "Check the installation, and say how to mend what is wrong."),
     "audit": _Entry("audit", "Read and check the audit log."),
     "notify": _Entry("notify", "Hand on what happens to users and tokens."),
     "key": _Entry("key", "Replace the master key."),

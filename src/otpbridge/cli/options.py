@@ -46,13 +46,13 @@ client_option = click.option(
 yes_option = click.option("--yes", is_flag=True, help="Do not ask whether you are sure.")
 state_dir_option = click.option(
     "--state-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path, file_okay=False, readable=False),
     metavar="DIR",
     help="Folder of the store.  [default: /var/lib/otpbridge as root, else the XDG state folder]",
 )
 config_option = click.option(
     "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path, dir_okay=False, readable=False),
     metavar="FILE",
     help="Configuration.  [default: /etc/otpbridge/otpbridge.toml if there is one]",
 )

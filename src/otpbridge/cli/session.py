@@ -40,7 +40,7 @@ class Session:
 
     def admin(self, seconds: float = _SECONDS) -> Client:
         """Connect to the admin socket. Raises CommandError where this user may not open it."""
-        folder = self._folder()
+        folder = self.folder()
         if _closed_to_us(folder / "admin"):
             raise CommandError(
                 Code.NOT_PERMITTED,
@@ -55,11 +55,12 @@ class Session:
 
         Also says whether it is the admin socket.
         """
-        folder = self._folder()
+        folder = self.folder()
         admin = os.access(folder, os.X_OK) and (folder / "admin").exists() and not _closed_to_us(folder / "admin")
         return self._connect(folder, admin=admin, seconds=_SECONDS), admin
 
-    def _folder(self) -> Path:
+    def folder(self) -> Path:
+        """Where the sockets are looked for."""
         from otpbridge.config import find_run_dir  # noqa: PLC0415 - not needed for --help
 
         return self.run_dir if self.run_dir is not None else find_run_dir()

@@ -48,7 +48,7 @@ _FIELD = re.compile(r"^Object (?:missing required|contains unknown) field `(\w{1
 _PATH = re.compile(r"at `\$\.(\w{1,64})")
 
 
-class _Info(Message):
+class Info(Message):
     vendor: str
     product: str
     version: str
@@ -56,9 +56,9 @@ class _Info(Message):
     interfaces: tuple[str, ...]
 
 
-class _GetInfo(Request[_Info]):
+class GetInfo(Request[Info]):
     METHOD = f"{SERVICE}.GetInfo"
-    REPLY = _Info
+    REPLY = Info
 
 
 class _Description(Message):
@@ -106,11 +106,11 @@ class Service:
         self.limits = limits or Limits()
         self._failure = failure
         self._interfaces = {name: idl.load(name) for name in (SERVICE, *interfaces)}
-        self._info = _Info(
+        self._info = Info(
             vendor=vendor, product=product, version=version, url=url, interfaces=tuple(self._interfaces)
         )
         own: dict[type[Request[Any]], Handler] = {
-            _GetInfo: lambda _call, _parameters: self._info,
+            GetInfo: lambda _call, _parameters: self._info,
             _GetInterfaceDescription: self._describe,
         }
         self._methods = {
