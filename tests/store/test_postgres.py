@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -118,6 +119,23 @@ def test_connections_that_were_ended_are_opened_again(tmp_path):
                 assert await rig.store.read(lambda c: users.find(c, "local", "alice")) is not None
                 assert await rig.store.read_long(rig.store.counts)
             assert spends(rig) == 4
+
+    run(work())
+
+
+def test_idle_connections_that_were_ended_are_not_tried_one_after_the_other(tmp_path):
+    """All of a pool are dead: an attempt does not fail for it."""
+    together = threading.Barrier(4)
+
+    def meet(_connection):
+        together.wait(30)
+
+    async def work():
+        async with running(tmp_path) as rig:
+            token = await rig.token()
+            await asyncio.gather(*(rig.store.read(meet) for _ in range(4)))
+            assert cluster().cut(database(tmp_path)) >= 5
+            assert (await rig.attempt(spend=(token.seq, 21))).settled is Settled.PASSED
 
     run(work())
 

@@ -264,6 +264,8 @@ class PostgresLine:
         if connection is not None:
             connection.invalidate()
             connection.close()
+            # Those that lie idle were lost with it, as a rule.
+            self._engine.dispose()
 
     def _noticed(self, diagnostic: Any) -> None:
         self._warned = self._warned or diagnostic.severity_nonlocalized == "WARNING"

@@ -205,6 +205,8 @@ class PostgresReader:
         if connection is not None:
             connection.invalidate()
             connection.close()
+            # Those that lie idle were lost with it, as a rule.
+            self._engine.dispose()
 
 
 def _deliver(batch: Sequence[_Wanted], found: list[Rows] | StoreError) -> None:
