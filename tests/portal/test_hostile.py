@@ -165,6 +165,7 @@ def test_a_session_is_over_after_a_reset(portal, user, boss):
     assert plain.get(picture)[0] == 200
     form = {"form": boss.token(), "name": "reset"}
     assert boss.post("/user/reset", form)[0] == 303
+    portal.wait_for_log("acme/reset: reset, by boss")
     assert plain.get("/user")[0] == 303
     assert plain.get(picture)[0] == 404
     assert boss.get("/user")[0] == 200

@@ -67,6 +67,17 @@ def test_sessions_are_bounded_and_the_idlest_makes_room(sessions, clock):
     assert len(sessions) == 1
 
 
+def test_nobody_pushes_the_others_out_by_logging_in(clock):
+    """A user has 32 sessions at most; the one that is too many ends that user's idlest."""
+    gone = []
+    sessions = Sessions(idle=60, absolute=3600, most=40, clock=clock, ended=gone.append)
+    other, _ = sessions.start("acme", "bob", by_token=False)
+    names = [sessions.start("acme", "alice", by_token=False)[0] for _ in range(50)]
+    assert sessions.find(other, "acme") is not None
+    assert [sessions.find(name, "acme") is not None for name in names] == [False] * 18 + [True] * 32
+    assert {session.user for session in gone} == {"alice"}
+
+
 def test_a_session_is_found_at_its_own_client_alone(sessions):
     """And is not ended by who tries it elsewhere."""
     name, session = sessions.start("acme", "alice", by_token=False)

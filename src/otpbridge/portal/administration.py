@@ -62,6 +62,7 @@ async def _require(visit: Visit, whom: str) -> str | Response:
     elif not visit.person.tested:
         return visit.texts("user.test_first")
     await visit.house.otp.set_enforcement(whom, Enforcement.REQUIRED, client=visit.client)
+    visit.note("second factor required", whom)
     return ""
 
 
@@ -76,6 +77,7 @@ async def _make_optional(visit: Visit, whom: str) -> str | Response:
         if not shown.right:
             return shown.problem
     await visit.house.otp.set_enforcement(whom, Enforcement.OPTIONAL, client=visit.client)
+    visit.note("second factor not required", whom)
     visit.person.again = None
     return ""
 
@@ -105,6 +107,7 @@ async def remove(visit: Visit) -> Response:
     if token is None or token not in held.authenticators:
         raise RefusedError(404, "error.NoSuchToken")
     await visit.house.otp.remove(token.id)
+    visit.note(f"token {token.id} removed", whom)
     if whom == visit.person.user:
         visit.person.tested = False
     visit.person.tell(visit.texts("user.removed", label=token.label))

@@ -40,6 +40,7 @@ async def generate(visit: Visit) -> Response:
             raise
         return await _window(visit, whom, faults.told(visit.texts, error)[1])
     assert started.uri is not None
+    visit.note(f"token {started.token} started", whom)
     picture = house.pictures.keep(visit.client, whom, pictures.draw(started.uri), started.expires_in)
     if session.setup is not None:
         house.pictures.drop(session.setup.picture)

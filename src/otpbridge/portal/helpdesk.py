@@ -29,6 +29,7 @@ async def add(visit: Visit) -> Response:
             if faults.name_of(error) != "InvalidParameter":
                 problem = faults.told(visit.texts, error)[1]
         else:
+            visit.note("added", name)
             visit.person.tell(visit.texts("users.added", user=name))
             return visit.to("/user", name=name)
     return visit.page("message.html", 400, text=problem)
@@ -49,6 +50,7 @@ async def reset(visit: Visit) -> Response:
     await visit.house.otp.reset(
         whom, client=visit.client, keep_enforcement=visit.form.get("keep") == "yes", reason=_reason(visit)
     )
+    visit.note("reset", whom)
     own = whom == visit.person.user
     visit.house.pictures.drop_of(visit.client, whom)
     visit.house.sessions.end_of(visit.client, whom)
@@ -66,6 +68,7 @@ async def invite(visit: Visit) -> Response:
     if asking is not None:
         return asking
     made = await visit.house.otp.invite(whom, client=visit.client, reason=_reason(visit))
+    visit.note("registration code made", whom)
     return visit.page("invited.html", held=await people.standing(visit, whom), made=made)
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from otpbridge.client import AsyncConversation
 
 COOKIE = "__Host-otpbridge"
+_MOST_OF_ONE = 32
+"""Sessions of one user: nobody pushes the others out by logging in again and again."""
 
 
 @dataclass(slots=True)
@@ -100,6 +102,9 @@ class Sessions:
     def start(self, client: str, user: str, *, by_token: bool) -> tuple[str, Session]:
         """A session of somebody who has just logged in, and its name, which no one had before."""
         self._sweep()
+        theirs = self._of(client, user)
+        for name in theirs[: max(0, len(theirs) - _MOST_OF_ONE + 1)]:
+            self._end(name)
         while len(self._held) >= self._most:
             self._end(next(iter(self._held)))
         name, now = secrets.token_urlsafe(32), self._clock()
@@ -127,14 +132,13 @@ class Sessions:
 
     def end_of(self, client: str, user: str, *, but: Session | None = None) -> int:
         """Log a user out everywhere, except in the session `but`; how many sessions that ended."""
-        theirs = [
-            name
-            for name, session in self._held.items()
-            if (session.client, session.user) == (client, user) and session is not but
-        ]
+        theirs = [name for name in self._of(client, user) if self._held[name] is not but]
         for name in theirs:
             self._end(name)
         return len(theirs)
+
+    def _of(self, client: str, user: str) -> list[str]:
+        return [name for name, held in self._held.items() if (held.client, held.user) == (client, user)]
 
     def _over(self, session: Session, now: float) -> bool:
         return now - session.seen >= self._idle or now - session.started >= self._absolute

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import logging
 import secrets
 import time
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from otpbridge.portal.sessions import COOKIE, Session, Sessions
 from otpbridge.portal.settings import Brand, Portal
 from otpbridge.portal.texts import Texts
 from otpbridge.portal.waiting import Waiting
+
+log = logging.getLogger(__name__)
 
 LANGUAGE_COOKIE = "__Host-otpbridge-language"
 LOGIN_COOKIE = "__Host-otpbridge-login"
@@ -103,6 +106,11 @@ class Visit:
         if len(named.encode()) > _LONGEST_NAME or not named.isprintable():
             raise RefusedError(404, "error.absent")
         return named
+
+    def note(self, what: str, whom: str) -> None:
+        """Say in our log which admin did something to another user: the daemon knows only that it was the portal."""
+        if whom != self.person.user:
+            log.info("%s/%s: %s, by %s", self.client, whom, what, self.person.user)
 
     def is_fresh(self, *, has_authenticator: bool) -> bool:
         """Whether who is logged in has shown lately what they have to show."""
