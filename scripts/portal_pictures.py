@@ -51,9 +51,10 @@ def main() -> int:
         for user in ("dora", "emil", "fatima"):
             portal.add(user)
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        names = iter(("alice", "ben", "clara", "daniel"))
         for width in WIDTHS:
             for scheme in SCHEMES:
-                user = portal.add(f"alice{width // 1000 or ''}{scheme[:1]}")
+                user = portal.add(next(names))
                 with looking(browser, width, scheme) as page:
 
                     def show(name: str, page: Page = page, width: int = width, scheme: str = scheme) -> None:
