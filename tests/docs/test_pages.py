@@ -183,7 +183,8 @@ def test_a_rule_that_no_daemon_takes_would_be_found():
 
 def test_the_table_of_verifiers_is_that_of_the_program():
     """docs/stacks.md names every builtin verifier with its factor and its options."""
-    rows = re.findall(r"^\| (`[a-z0-9`, ]+`) \| (first|second|none) \|.*\|([^|]*)\|$", STACKS.read_text(), re.MULTILINE)
+    row = r"^\| (`[a-z0-9`, ]+`) \| (first|second|none) \|.*\|([^|]*)\|$"
+    rows = re.findall(row, STACKS.read_text(), re.MULTILINE)
     shown = {
         name: (factor, set(re.findall(r"`(\w+)`", options)))
         for names, factor, options in rows
