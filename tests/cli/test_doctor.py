@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import signal
@@ -107,6 +108,18 @@ def test_what_belongs_to_others_is_told(places, folder, name):
     found = bad(places)
     assert "fail" in {level for level, _, _ in found}
     assert all(mend for _, _, mend in found)
+
+
+def test_an_admin_socket_of_another_group_is_told(places, folder):
+    """Its members are admins; the group that the configuration names may be."""
+    need_root()
+    group = grp.getgrgid(plain_user().pw_gid)
+    os.chown(folder / "run/admin", -1, group.gr_gid)
+    ((level, words, mend),) = bad(places)
+    assert (level, mend) == (Level.WARN, f"chgrp otpbridge-admin {folder}/run/admin")
+    assert group.gr_name in words
+    (folder / "otpbridge.toml").write_text(f'admin_group = "{group.gr_name}"\n[key]\nfile = "{folder}/master.key"\n')
+    assert bad(places) == []
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from libpam_stacks import Libpam
+from pamstack import PAM_SUCCESS
 
 from otpbridge.cli.doctor import pam, sshd
 from otpbridge.cli.doctor.findings import Level
@@ -159,6 +163,53 @@ def test_no_service_that_asks_is_told():
 def test_files_that_include_each_other_end():
     """libpam refuses them; so does nothing here hang."""
     assert told({"a": "@include b\n", "b": "@include a\n"})
+
+
+# --- libpam decides ---
+
+KEYWORDS = st.sampled_from(["required", "requisite", "sufficient", "optional"])
+ACTION = st.sampled_from(["ok", "done", "bad", "die", "ignore", "1", "2"])
+BRACKETS = st.builds("[success={} auth_err={} default={}]".format, ACTION, ACTION, st.sampled_from(["bad", "ignore"]))
+CONTROL = st.one_of(KEYWORDS, KEYWORDS, BRACKETS)
+STACKS = st.tuples(
+    st.lists(st.one_of(CONTROL, st.sampled_from(["include other", "substack other"])), max_size=4),
+    st.lists(CONTROL, max_size=3),
+    CONTROL,
+    st.integers(0, 4),
+)
+
+
+@pytest.fixture(scope="module")
+def libpam(tmp_path_factory):
+    with Libpam(tmp_path_factory.mktemp("pam")) as libpam:
+        yield libpam
+
+
+@given(stacks=STACKS)
+@settings(max_examples=400, deadline=None)
+def test_no_stack_that_libpam_lets_a_refused_code_through_is_called_sound(libpam, stacks):
+    """Whatever the lines around ours: where all else says yes and the code is wrong, libpam refuses or it is told."""
+    around, other, ours, place = stacks
+    before, after = around[:place], around[place:]
+    kept = {"include other", "substack other"}
+
+    def lines(controls, module):
+        return [control if control in kept else f"{control} {module}" for control in controls]
+
+    real = lines(before, "pam_debug.so auth=success"), lines(after, "pam_debug.so auth=success")
+    judged = libpam.judge(
+        "top",
+        {
+            "top": [*real[0], f"{ours} pam_debug.so auth=auth_err", *real[1]],
+            "other": lines(other, "pam_debug.so auth=success"),
+        },
+    )
+    shown = [*lines(before, "pam_unix.so"), f"{ours} {OURS}", *lines(after, "pam_unix.so")]
+    files = {
+        "top": "".join(f"auth {line}\n" for line in shown) + f"account required {OURS}\n",
+        "other": "".join(f"auth {line}\n" for line in lines(other, "pam_unix.so")),
+    }
+    assert judged.code != PAM_SUCCESS or told(files)
 
 
 # --- sshd ---

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from otpbridge import __version__
+from otpbridge import config as configuration
 from otpbridge.cli.doctor.findings import Finding, Places, fail, left_out, mode, ok, owner, trusted, warn
 from otpbridge.client import Client
 from otpbridge.config import SYSTEM_RUN
-from otpbridge.errors import ProtocolError, RemoteError
+from otpbridge.errors import ConfigError, ProtocolError, RemoteError
 from otpbridge.wire import messages
 from otpbridge.wire.service import GetInfo
 
@@ -52,7 +53,19 @@ def run_folder(places: Places) -> list[Finding]:
 
 def sockets(places: Places) -> list[Finding]:
     """Both sockets: whose they are, and who may open them."""
-    return [*_socket(places, "verify", _verify), *_socket(places, "admin", _admin)]
+    group = _admin_group(places)
+    return [
+        *_socket(places, "verify", _verify),
+        *_socket(places, "admin", lambda path, about: _admin(path, about, group)),
+    ]
+
+
+def _admin_group(places: Places) -> str:
+    """The group that the configuration gives the admin socket to; the default where it cannot be read."""
+    try:
+        return configuration.read(places.config).parse().admin_group
+    except ConfigError:
+        return _ADMIN_GROUP
 
 
 def _socket(places: Places, name: str, judge: Callable[[Path, os.stat_result], list[Finding]]) -> list[Finding]:
@@ -75,27 +88,19 @@ def _verify(path: Path, about: os.stat_result) -> list[Finding]:
     return [warn(said, f"chmod 0666 {path}")]
 
 
-def _admin(path: Path, about: os.stat_result) -> list[Finding]:
+def _admin(path: Path, about: os.stat_result, group: str) -> list[Finding]:
     if about.st_mode & 0o007:
         return [fail(f"{path}: everybody is admin (mode {mode(about)})", f"chmod 0660 {path}")]
-    return _group(path, about)
-
-
-def _group(path: Path, about: os.stat_result) -> list[Finding]:
-    """A group that may open the admin socket has a name that says so; root's own needs none."""
     if about.st_mode & 0o060 == 0 or about.st_gid in {0, os.getegid()}:
         return []
     try:
         name = grp.getgrgid(about.st_gid).gr_name
     except KeyError:
         name = str(about.st_gid)
-    if name == _ADMIN_GROUP:
+    if name == group:
         return []
     return [
-        warn(
-            f"{path}: all members of the group {name} are admins",
-            f"chgrp {_ADMIN_GROUP} {path}, or leave it if [daemon] admin_group says so",
-        )
+        warn(f"{path}: all members of the group {name} are admins, not those of {group}", f"chgrp {group} {path}")
     ]
 
 

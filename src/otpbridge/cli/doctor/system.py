@@ -38,7 +38,8 @@ def clock(_places: Places) -> list[Finding]:
     if ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(time)) < 0:
         return [left_out(f"the kernel does not say: {os.strerror(ctypes.get_errno())}")]
     if time.status & _UNSYNCHRONISED:
-        return [warn("nothing keeps the clock right; half a minute off, codes fail", "timedatectl set-ntp true")]
+        mend = "timedatectl set-ntp true, or where that fails: apt install chrony"
+        return [warn("nothing keeps the clock right; half a minute off, codes fail", mend)]
     return [ok(f"kept right, to {time.maxerror / 1_000_000:.2f} s")]
 
 
