@@ -606,6 +606,8 @@ def test_serve_and_restore_become_the_daemon(executed, tmp_path, monkeypatch):
         (["restore", str(backup), "--state-dir", "s"], ["--restore", str(backup), "--state-dir", "s"]),
         (["restore", "-"], ["--restore", "-"]),
         (["store", "upgrade"], ["--upgrade", ""]),
+        (["store", "migrate", "sqlite", "--state-dir", "s"], ["--migrate", "sqlite", "--state-dir", "s"]),
+        (["store", "migrate", "sqlite", "--again"], ["--migrate-again", "sqlite"]),
         (["store", "upgrade", "--role", "owner", "--config", "c"], ["--upgrade", "owner", "--config", "c"]),
     ):
         with pytest.raises(SystemExit):

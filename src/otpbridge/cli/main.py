@@ -39,7 +39,7 @@ COMMANDS = {
     "key": _Entry("key", "Replace the master key."),
     "backup": _Entry("backup", "Save a copy of the store."),
     "restore": _Entry("backup", "Make a store from a backup."),
-    "store": _Entry("store", "Prepare a store on a database server."),
+    "store": _Entry("store", "Prepare a store on a database server, or move one."),
     "serve": _Entry("serve", "Run the daemon."),
     "portal": _Entry("portal", "Run the reference portal: login and enrolment in a browser."),
     "completion": _Entry("completion", "Print the completion script of a shell."),

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from otpbridge.cli.options import config_option, example
+from otpbridge.cli.options import config_option, example, state_dir_option
 from otpbridge.cli.serve import become_daemon
 
 
 @click.group(epilog=example("otpbridge store upgrade --role otpbridge_owner"))
 def store() -> None:
-    """Prepare a store on a database server."""
+    """Prepare a store on a database server, or move one."""
 
 
 @store.command(epilog=example("otpbridge store upgrade --role otpbridge_owner"))
@@ -27,3 +27,20 @@ def upgrade(role: str, config: Path | None) -> None:
     tables, and start them again. `[store] url` in the configuration says where the store is.
     """
     become_daemon(upgrade=role, config=config)
+
+
+@store.command(epilog=example("otpbridge store migrate postgresql:///otpbridge", "otpbridge store migrate sqlite"))
+@click.argument("target", metavar="URL")
+@click.option("--again", is_flag=True, help="Though it was begun before, and interrupted.")
+@state_dir_option
+@config_option
+def migrate(target: str, again: bool, state_dir: Path | None, config: Path | None) -> None:
+    """Move the store to another database, while all daemons are stopped.
+
+    URL is where it goes, `sqlite` the file in the state folder. All of it is moved or nothing; rows are counted and
+    the audit log is checked on both sides. The old store opens no more: a code that is spent in one of two copies
+    would be good in the other. Leave a password out of URL; ~/.pgpass holds it.
+    """
+    if again:
+        become_daemon(migrate_again=target, state_dir=state_dir, config=config)
+    become_daemon(migrate=target, state_dir=state_dir, config=config)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from otpbridge import config
 from otpbridge.daemon import main
+from otpbridge.daemon.move import move
 from otpbridge.daemon.restore import restore
 from otpbridge.daemon.upgrade import upgrade
 from otpbridge.errors import OtpBridgeError
@@ -24,6 +25,8 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"default: {config.SYSTEM_CONFIG} if it exists")
     parser.add_argument("--restore", metavar="FILE", help="put a backup in place of the store, then end; - is stdin")
     parser.add_argument("--upgrade", metavar="ROLE", help="upgrade the tables on a server as this role, then end")
+    parser.add_argument("--migrate", metavar="URL", help="move the store to another database, then end")
+    parser.add_argument("--migrate-again", metavar="URL", help="the same, though it was begun before")
     chosen = parser.parse_args(arguments)
     options = main.Options(
         (chosen.state_dir or config.default_state_dir()).absolute(),
@@ -36,11 +39,16 @@ def run(arguments: list[str]) -> int:
             print(restore(options, chosen.restore))
         elif chosen.upgrade is not None:
             print(upgrade(options, chosen.upgrade))
+        elif chosen.migrate is not None or chosen.migrate_again is not None:
+            again = chosen.migrate_again is not None
+            print(move(options, chosen.migrate_again if again else chosen.migrate, again=again))
         else:
             main.serve(options)
     except OtpBridgeError as error:
-        asked = [name for name in ("restore", "upgrade") if getattr(chosen, name) is not None]
-        log.error("cannot %s: %s", asked[0] if asked else "start", error)  # noqa: TRY400 - no traceback
+        asked = [
+            name for name in ("restore", "upgrade", "migrate", "migrate_again") if getattr(chosen, name) is not None
+        ]
+        log.error("cannot %s: %s", asked[0].partition("_")[0] if asked else "start", error)  # noqa: TRY400 - no traceback
         return 1
     return 0
 

@@ -281,7 +281,7 @@ def _begun(cursor: Any) -> int:
     cursor.nextset()
     row = cursor.fetchone()
     if row is None:
-        raise StoreError("the store has lost the head of its audit log; restore a backup")
+        raise StoreError("the store was moved to another database, or has lost the head of its audit log")
     return int(row[0])
 
 

@@ -33,6 +33,7 @@ from otpbridge.store.auditlog import AuditLog, AuditRow
 from otpbridge.store.engine import StoreLock, alone, begin, is_shared, open_engine, shown
 from otpbridge.store.hangs import Hangs
 from otpbridge.store.lines import Line, PostgresLine, SqliteLine
+from otpbridge.store.moving import was_moved
 from otpbridge.store.postgres import is_forbidden
 from otpbridge.store.readers import PostgresReader, Reader, SqliteReader
 from otpbridge.store.settle import Settlement, Settler, Sighting
@@ -242,6 +243,8 @@ def open_store(
             keyring = _keyring(connection, keys, random)
             vault = Vault(keyring, random)
             schema.migrate(connection)
+            if was_moved(connection):
+                raise StoreError(f"{shown(engine)}: this store was moved to another database; [store] url names that")
             root = _root(engine, connection, vault, random)
         return Store(engine, lock, vault, root, per_source)
     except BaseException as error:
