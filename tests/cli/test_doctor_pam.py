@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from libpam_stacks import Libpam
 from pamstack import PAM_SUCCESS
@@ -106,6 +106,8 @@ def test_the_options_are_those_of_the_module():
         (f"auth [success=ok authinfo_unavail=ignore default=die] {OURS}", Level.FAIL, "authinfo_unavail"),
         (f"auth [success=2 default=1] {OURS}\nauth required pam_deny.so", Level.FAIL, "does not refuse"),
         (f"auth sufficient {OURS}\nauth required pam_unix.so", Level.WARN, "passes over a wrong one"),
+        (f"auth required pam_unix.so\nauth sufficient {OURS}", Level.FAIL, "what stands above it lets in"),
+        (f"auth required pam_unix.so\nauth sufficient {OURS}\nauth optional pam_deny.so", Level.FAIL, "stands above"),
         (f"auth sufficient pam_unix.so\nauth required {OURS}", Level.FAIL, "whom pam_unix.so lets through"),
         (f"auth [success=done default=die] pam_unix.so\nauth required {OURS}", Level.FAIL, "never comes to"),
         (
@@ -186,6 +188,8 @@ def libpam(tmp_path_factory):
 
 
 @given(stacks=STACKS)
+@example(stacks=(["required"], [], "sufficient", 1))
+@example(stacks=(["substack other"], ["required"], "sufficient", 0))
 @settings(max_examples=400, deadline=None)
 def test_no_stack_that_libpam_lets_a_refused_code_through_is_called_sound(libpam, stacks):
     """Whatever the lines around ours: where all else says yes and the code is wrong, libpam refuses or it is told."""

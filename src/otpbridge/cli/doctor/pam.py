@@ -144,7 +144,7 @@ def judge(files: Mapping[str, str]) -> list[Finding]:
 def _service(service: str, auth: Sequence[Rule], account: Sequence[Rule]) -> Iterator[Finding]:
     for at, rule in enumerate(auth):
         if rule.ours:
-            yield from _control(rule, auth[at + 1 :])
+            yield from _control(rule, auth[:at], auth[at + 1 :])
             yield from _ways_past(auth, at)
             if {"nullok", "nouserok"} & set(rule.arguments):
                 yield warn(
@@ -163,14 +163,18 @@ def _service(service: str, auth: Sequence[Rule], account: Sequence[Rule]) -> Ite
         )
 
 
-def _control(rule: Rule, after: Sequence[Rule]) -> Iterator[Finding]:
+def _control(rule: Rule, before: Sequence[Rule], after: Sequence[Rule]) -> Iterator[Finding]:
     """Whether a refusal refuses."""
     line = f"{rule.kind}    required {' '.join((rule.module, *rule.arguments))}"
     if rule.control == "sufficient":
-        following = [
-            each for each in after if each.frame == rule.frame and PurePath(each.module).name != "pam_deny.so"
-        ]
-        if following:
+        if after and after[0].frame == rule.frame and _denies(after[0]):
+            return
+        if before:
+            yield fail(
+                f"{rule.place}: `sufficient` passes over a wrong code, and what stands above it lets in",
+                f"write there: {line}",
+            )
+        elif after:
             yield warn(
                 f"{rule.place}: `sufficient` lets in by the code alone, and passes over a wrong one",
                 f"write there: {line}",
@@ -184,6 +188,11 @@ def _control(rule: Rule, after: Sequence[Rule]) -> Iterator[Finding]:
             f"{rule.place}: `{rule.control}` does not refuse when the daemon says {', '.join(passing)}",
             f"write there: {line}",
         )
+
+
+def _denies(rule: Rule) -> bool:
+    """Whether nobody who comes to this line gets in."""
+    return PurePath(rule.module).name == "pam_deny.so" and rule.action("auth_err") in {"bad", "die"}
 
 
 def _ways_past(rules: Sequence[Rule], at: int) -> Iterator[Finding]:
