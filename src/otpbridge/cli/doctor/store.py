@@ -106,7 +106,7 @@ def _key(parsed: Config, places: Places) -> list[Finding]:
     if not path.exists():
         if credential.exists():
             return [ok(f"a systemd credential, {credential}")]
-        if not places.state_dir.exists() or not any(places.state_dir.glob("otpbridge.db")):
+        if parsed.store.url is None and not (places.state_dir / "otpbridge.db").exists():
             return [left_out("there is no store yet, so no key")]
         return [
             fail(f"{path} is not there: no token of the store opens", "put the key back from where you keep a copy")
