@@ -45,9 +45,10 @@ class Log:
     def check(self, anchor=None):
         """Check the chain."""
         store = opened(self.folder)
-        found = checked(store, anchor)
-        run(store.close())
-        return found
+        try:
+            return checked(store, anchor)
+        finally:
+            run(store.close())
 
 
 def test_an_untouched_log_is_intact(log):

@@ -177,7 +177,7 @@ def test_every_deciding_statement_is_postgresql_too():
         statements.hit(dialect),
         statements.refuse(dialect),
         statements.head(),
-        statements.append(4),
+        statements.append_rows(dialect),
         statements.move_head(),
     ]
     texts = [Prepared(statement, dialect).sql for statement in built]

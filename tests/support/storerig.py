@@ -71,9 +71,10 @@ def checked(store, anchor=None):
     """What a check of the audit log finds."""
     with store.engine.connect() as connection:
         connection.exec_driver_sql(snapshot(store.engine))
-        found = store.audit.check(connection, anchor)
-        connection.exec_driver_sql("ROLLBACK")
-    return found
+        try:
+            return store.audit.check(connection, anchor)
+        finally:
+            connection.exec_driver_sql("ROLLBACK")
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Dialect, Select, select
 
 from otpbridge.model import AuditEvent, Secret
 from otpbridge.store import statements, tables
-from otpbridge.store.statements import Prepared
+from otpbridge.store.statements import Prepared, json_rows
 
 HEAD = "audit head"
 GENESIS = bytes(32)
@@ -76,7 +76,9 @@ class AuditLog:
     def __init__(self, dialect: Dialect, key: Secret) -> None:
         self._key = key
         self._head = Prepared(statements.head(), dialect)
-        self._appends = [(rows, Prepared(statements.append(rows), dialect)) for rows in _BLOCKS]
+        local = dialect.name == "sqlite"
+        self._appends = [(rows, Prepared(statements.append(rows), dialect)) for rows in _BLOCKS] if local else []
+        self._append_rows = None if local else Prepared(statements.append_rows(dialect), dialect)
         self._move = Prepared(statements.move_head(), dialect)
 
     def append(self, cursor: Any, events: Sequence[tuple[int, AuditEvent]]) -> list[AuditRow]:
@@ -111,6 +113,10 @@ class AuditLog:
 
     def _insert(self, cursor: Any, values: Sequence[dict[str, Any]]) -> None:
         """Insert in few statements: each costs the writer the interpreter lock, which all others want too."""
+        if self._append_rows is not None:
+            rows = [(row["s"], row["c"], row["n"], row["e"], row["m"].hex()) for row in values]
+            self._append_rows.run(cursor, rows=json_rows(rows))
+            return
         done = 0
         for size, statement in self._appends:
             while len(values) - done >= size:

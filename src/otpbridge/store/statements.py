@@ -255,7 +255,7 @@ def head() -> Select[Any]:
 
 
 def append(rows: int) -> Executable:
-    """So many audit rows at once, bound as s0, c0, n0, e0, m0, s1, …"""
+    """So many audit rows at once, for SQLite, bound as s0, c0, n0, e0, m0, s1, …"""
     return insert(tables.audit).values(
         [
             {
@@ -268,6 +268,22 @@ def append(rows: int) -> Executable:
             for place in range(rows)
         ]
     )
+
+
+def append_rows(dialect: Dialect) -> Executable:
+    """Audit rows as one parameter, for PostgreSQL; `mac` comes in as hex digits.
+
+    A statement that binds each value of many rows is longer than its driver remembers, and is taken apart each time.
+    """
+    v = _rows(dialect, sequence=BigInteger(), client=Text(), name=Text(), entry=Text(), mac=Text())
+    columns = select(
+        v.c.sequence,
+        v.c.client,
+        v.c.name,
+        v.c.entry,
+        func.decode(v.c.mac, literal_column("'hex'"), type_=LargeBinary),
+    )
+    return insert(tables.audit).from_select(["sequence", "client", "name", "entry", "mac"], columns)
 
 
 def move_head() -> Executable:
