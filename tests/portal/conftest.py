@@ -1,4 +1,7 @@
-"""One browser per process of tests, one daemon and portal per module, one profile per test."""
+"""One browser, daemon and portal per module, one profile per test.
+
+Not one browser for all: what drives it has an event loop that runs while it lives, and other tests have their own.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ from portal_rig import Person, Portal
 SECONDS = 20.0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright():
-    """What drives browsers, once per process."""
+    """What drives browsers."""
     with sync_playwright() as driver:
         yield driver
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(playwright):
     """Debian's chromium."""
     found = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
