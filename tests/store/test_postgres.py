@@ -17,7 +17,7 @@ from storerig import NOW, RULE, backend, checked, opened, run, running
 
 from otpbridge.errors import StoreError
 from otpbridge.model import AuditEvent, Backoff
-from otpbridge.store import users
+from otpbridge.store import backup, users
 from otpbridge.store.settle import Settled
 
 BACKENDS = ("postgresql",)
@@ -192,6 +192,22 @@ def test_who_holds_the_log_too_long_does_not_stop_logins_for_good(tmp_path):
                 assert (await rig.attempt(spend=(token.seq, 21))).settled is Settled.FAILED
                 other.execute("ROLLBACK")
             assert (await rig.attempt(spend=(token.seq, 21))).settled is Settled.PASSED
+
+    run(work())
+
+
+def test_a_backup_may_be_taken_slowly(tmp_path):
+    """Whoever writes it to a slow place does not hold anything up, and is not cut off."""
+
+    async def work():
+        async with running(tmp_path) as rig:
+            await rig.token()
+            with rig.store.engine.connect() as connection:
+                pieces = backup.dump(connection, rig.store.backup_key, NOW // 1000)
+                first = next(pieces)
+                for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
+                    assert connection.exec_driver_sql(f"SHOW {name}").scalar_one() == "5min"
+                assert (first + "".join(pieces)).endswith("}\n")
 
     run(work())
 

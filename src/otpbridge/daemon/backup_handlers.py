@@ -22,7 +22,7 @@ class BackupDesk:
         desk = self._desk
         await desk.change(lambda transaction: transaction.audit(event(call, "backup taken")))
         with (
-            desk.store.engine.connect() as connection,
+            await asyncio.to_thread(desk.store.engine.connect) as connection,
             closing(backup.dump(connection, desk.store.backup_key, int(desk.clock()))) as pieces,
         ):
             while (piece := await asyncio.to_thread(next, pieces, None)) is not None:

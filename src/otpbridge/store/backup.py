@@ -23,9 +23,9 @@ from sqlalchemy import BigInteger, Connection, LargeBinary, Table, case, func, i
 
 from otpbridge.errors import SealBrokenError, StoreError
 from otpbridge.model import AuditEvent, Kind, Secret, State
-from otpbridge.store import rekey, schema, tables
+from otpbridge.store import postgres, rekey, schema, tables
 from otpbridge.store.auditlog import AuditLog
-from otpbridge.store.engine import snapshot
+from otpbridge.store.engine import is_shared, snapshot
 from otpbridge.vault.seal import Vault, derive
 
 _FORMAT = 1
@@ -66,6 +66,8 @@ class Restored:
 def dump(connection: Connection, key: Secret, now: int) -> Generator[str, None, None]:
     """A backup in pieces of about 24 KB, all of one moment. `now` in Unix seconds."""
     connection.exec_driver_sql(snapshot(connection.engine))
+    if is_shared(connection.engine):
+        connection.exec_driver_sql(postgres.UNHURRIED)
     try:
         mac = hmac.new(key.reveal(), digestmod=hashlib.sha256)
         piece: list[str] = []

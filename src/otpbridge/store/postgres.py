@@ -71,6 +71,8 @@ BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 """What opens a transaction that sees the store as it is at one moment."""
 PATIENT = f"SET LOCAL statement_timeout = '{LONG_SECONDS}s'"
+UNHURRIED = f"{PATIENT}; SET LOCAL idle_in_transaction_session_timeout = '{LONG_SECONDS}s'"
+"""For who reads as quickly as somebody else takes what was read."""
 HASTY = f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'"
 
 
