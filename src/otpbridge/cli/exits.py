@@ -88,6 +88,9 @@ _TABLE: dict[str, _Row] = {
             " or as an admin use --force"
         ),
     ),
+    "Locked": _Row(
+        Code.REFUSED, lambda given: f"{_user(given)} is locked; unlock first: otpbridge user unlock {_called(given)}"
+    ),
     "NoAuthenticator": _Row(
         Code.REFUSED,
         lambda given: (
