@@ -37,6 +37,7 @@ class Cluster:
 
     def __init__(self) -> None:
         self.folder = Path(mkdtemp(prefix="otpb-pg-"))
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         self._data = self.folder / "data"
         self._account = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
         self._number = 0
@@ -71,7 +72,6 @@ class Cluster:
     def close(self) -> None:
         """Stop it for good."""
         self.stop("immediate")
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def url(self, database: str, role: str = OWNER, **options: str) -> str:
         """What [store] url is for a database."""
