@@ -171,6 +171,8 @@ def test_an_exemption_ends_by_itself():
         (candidate(user(REQUIRED), Kind.RECOVERY), Mode.ASK),
         (candidate(user(REQUIRED), Kind.YUBIOTP), Mode.ASK),
         (candidate(user(OPTIONAL)), Mode.WAIVED),
+        (candidate(user(OPTIONAL), Kind.REGISTRATION), Mode.ASK),
+        (candidate(user(OPTIONAL), Kind.RECOVERY), Mode.WAIVED),
         (candidate(user(REQUIRED, locked_at=1)), Mode.ASK),
         (NOBODY, Mode.ASK),
     ],

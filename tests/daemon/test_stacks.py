@@ -396,6 +396,22 @@ def test_the_stack_is_the_named_one_else_that_of_the_service_else_default(tmp_pa
 # --- recovery, registration, YubiKeys ---
 
 
+def test_who_need_not_show_a_code_can_show_a_registration_code(tmp_path):
+    """It may be all that a new user has. Left out, it is let pass; a wrong one is refused."""
+
+    async def work(bench):
+        code, record = recovery.registration_code(os.urandom)
+        await bench.put(Kind.REGISTRATION, record.pack(), "nina", expires_at=int(bench.time) + 3600)
+        await bench.enforce(Enforcement.OPTIONAL, "nina")
+        assert (await bench.check("", user="nina")).verdict is Verdict.IGNORE
+        assert (await bench.check("WRNG-WRNG-WRNG", user="nina")).verdict is Verdict.AUTH_ERR
+        assert (await bench.check(code.reveal().decode(), user="nina")).verdict is Verdict.SUCCESS
+        assert (await bench.judge.account(bench.subject("nina"))).verdict is Verdict.IGNORE
+        assert (await bench.check(code.reveal().decode(), user="nina")).verdict is Verdict.IGNORE
+
+    on_bench(tmp_path, work)
+
+
 def test_each_recovery_code_lets_in_once_and_says_how_many_are_left(tmp_path):
     """All ten, in any order and spelling, each once; a warning from three on."""
 

@@ -43,6 +43,7 @@ PHASES = [phase for phase in Phase if LONG or phase is not Phase.shrink]
 DIGITS = 8
 """So many that no code is another one's by chance."""
 LIMIT, FIRST_WAIT, LONGEST_WAIT, FORGET = 3, 10, 80, 600
+CLOCKS = 10
 PENDING, REGISTRATION, EXEMPTION = 300, 120, 90
 MOST = 10
 CONFIG = f"""
@@ -69,9 +70,14 @@ class Counted:
     not_before: int = 0
 
     def blocked(self, now):
-        return 0 < self.not_before - now <= LONGEST_WAIT
+        return 0 < self.not_before - self._as_of(now) <= LONGEST_WAIT
+
+    def _as_of(self, now):
+        """What seems to be a little older than the last miss has only waited, and counts as of then."""
+        return self.last if now < self.last < now + CLOCKS else now
 
     def miss(self, now):
+        now = self._as_of(now)
         forgotten = max(0, now - self.last) // FORGET
         self.misses = max(0, self.misses - forgotten) + 1
         self.last = now
@@ -397,14 +403,20 @@ class Life(RuleBasedStateMachine):
     def show_nothing(self, talk):
         verdict = self._verdict("", talk)
         optional = self.enforcement is not Enforcement.REQUIRED
-        passes = self._waived() or (optional and self._active() and not self.locked)
+        passes = self._waived() or (optional and not self.locked)
         assert verdict == ("ignore" if passes else "auth_err")
 
     def _waived(self):
         """Whether no second factor is asked for."""
         if self.locked:
             return False
-        return self.exempt_until > self.now or (self.enforcement is not Enforcement.REQUIRED and not self._active())
+        optional = self.enforcement is not Enforcement.REQUIRED
+        return self.exempt_until > self.now or (optional and not self._active() and not self._invited())
+
+    def _invited(self):
+        """Whether there is a registration code that can still be shown."""
+        mine = (token for token in self._in("active") if token.kind is Kind.REGISTRATION)
+        return any(token.until > self.now and not token.spent for token in mine)
 
     def _show(self, token, place, talk):
         code = token.code(place)

@@ -7,7 +7,7 @@ import enum
 import functools
 import ipaddress
 import pwd
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -149,12 +149,12 @@ def is_usable(token: Token, now: float) -> bool:
     return token.kind is not Kind.REGISTRATION or token.moving_factor == 0
 
 
-def has_stand_in(candidate: Candidate, now: float) -> bool:
+_STAND_INS = frozenset({Kind.RECOVERY, Kind.REGISTRATION})
+
+
+def has_stand_in(candidate: Candidate, now: float, kinds: Collection[Kind] = _STAND_INS) -> bool:
     """Whether the user has a code that stands in for an authenticator."""
-    return any(
-        stored.token.kind in {Kind.RECOVERY, Kind.REGISTRATION} and is_usable(stored.token, now)
-        for stored in candidate.tokens
-    )
+    return any(stored.token.kind in kinds and is_usable(stored.token, now) for stored in candidate.tokens)
 
 
 _ASKED = {
@@ -174,6 +174,9 @@ def _of_user(
     if candidate.has_authenticator:
         return _ASKED[enforcement]
     if enforcement is Enforcement.OPTIONAL:
+        if has_stand_in(candidate, now, {Kind.REGISTRATION}):
+            # It was given out to be shown: for who has no password yet it is all there is.
+            return Standing(Mode.ASK, "optional, no authenticator but a registration code", may_decline=True)
         return Standing(Mode.WAIVED, "optional, no authenticator")
     return _without_authenticator(candidate, now, enrols=about.enrols)
 
