@@ -17,6 +17,8 @@ def pytest_generate_tests(metafunc):
 def _backend(request):
     if request.param == "sqlite":
         yield
+        # A test may have put another in its place.
+        backend.url = backend.beside
         return
     from pgcluster import cluster
 
