@@ -533,8 +533,9 @@ def test_a27_the_final_test(portal, person):
     assert a27.log_in()
     phone = a27.set_up()
     a27.page.get_by_role("button", name="Make recovery codes").click()
-    codes = a27.page.locator(".codes code").all_inner_texts()
-    assert len(codes) == 10
+    shown = a27.page.locator(".codes code")
+    expect(shown).to_have_count(10)
+    codes = shown.all_inner_texts()
     a27.page.get_by_role("link", name="I have kept them").click()
     a27.log_out()
     assert a27.log_in(phone.code())
