@@ -79,23 +79,14 @@ class Registration:
 
     def options(self, user: str, present: Sequence[Credential]) -> str:
         """PublicKeyCredentialCreationOptionsJSON: what the key is asked. `present` are keys the user has already."""
-        options, _ = _server(self._party).register_begin(
-            PublicKeyCredentialUserEntity(id=self._handle, name=user, display_name=user),
-            [_descriptor(credential) for credential in present],
-            resident_key_requirement=ResidentKeyRequirement.DISCOURAGED,
-            user_verification=_requirement(self._party.user_verification),
-            challenge=self._challenge,
-        )
-        return _json(options)
+        return _json(self._begun(user, present)[0])
 
     def judge(self, answer: str) -> Registered:
         """Judge a RegistrationResponseJSON (§7.1). Raises WebauthnError, which says why."""
         given = _parsed(answer, _Registration)
         with _told():
             response = RegistrationResponse.from_dict(msgspec.to_builtins(given))
-            data = _server(self._party).register_complete(
-                _state(self._challenge, self._party.user_verification), response
-            )
+            data = _server(self._party).register_complete(self._begun("", ())[1], response)
             _check_frame(response.response.client_data)
             if data.credential_data is None or data.credential_data.credential_id != response.raw_id:
                 raise WebauthnError("the answer names another credential than the one that was made")
@@ -105,6 +96,16 @@ class Registration:
             return Registered(
                 Credential(data.credential_data, self._handle, _transports(given.response)), int(data.counter)
             )
+
+    def _begun(self, user: str, present: Sequence[Credential]) -> tuple[Any, Any]:
+        """What the key is asked, and what the library keeps of it: challenge and user verification alone."""
+        return _server(self._party).register_begin(
+            PublicKeyCredentialUserEntity(id=self._handle, name=user, display_name=user),
+            [_descriptor(credential) for credential in present],
+            resident_key_requirement=ResidentKeyRequirement.DISCOURAGED,
+            user_verification=_requirement(self._party.user_verification),
+            challenge=self._challenge,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +134,7 @@ class Assertion:
     @property
     def options(self) -> str:
         """PublicKeyCredentialRequestOptionsJSON: what the keys are asked."""
-        options, _ = _server(self._party).authenticate_begin(
-            [_descriptor(credential) for credential in self._credentials],
-            user_verification=_requirement(self._verification),
-            challenge=self._challenge,
-        )
-        return _json(options)
+        return _json(self._begun()[0])
 
     def judge(self, answer: str) -> Asserted:
         """Judge an AuthenticationResponseJSON (§7.2). Raises WebauthnError, which says why."""
@@ -146,7 +142,7 @@ class Assertion:
         with _told():
             response = AuthenticationResponse.from_dict(msgspec.to_builtins(given))
             _server(self._party).authenticate_complete(
-                _state(self._challenge, self._verification),
+                self._begun()[1],
                 [credential.data for credential in self._credentials],
                 response,
             )
@@ -157,6 +153,14 @@ class Assertion:
             if handle and handle != self._credentials[place].user_handle:
                 raise WebauthnError("the user handle is another user's")
             return Asserted(place, int(response.response.authenticator_data.counter))
+
+    def _begun(self) -> tuple[Any, Any]:
+        """What the keys are asked, and what the library keeps of it: challenge and user verification alone."""
+        return _server(self._party).authenticate_begin(
+            [_descriptor(credential) for credential in self._credentials],
+            user_verification=_requirement(self._verification),
+            challenge=self._challenge,
+        )
 
 
 @contextmanager
@@ -195,12 +199,6 @@ def _server(party: RelyingParty) -> Fido2Server:
     )
     server.timeout = _TIMEOUT_MS  # type: ignore[assignment]  # the library gives it the type of its default, None
     return server
-
-
-def _state(challenge: bytes, verification: UserVerification) -> Mapping[str, Any]:
-    """What the library keeps between the two halves of a ceremony."""
-    state: Mapping[str, Any] = Fido2Server._make_internal_state(challenge, _requirement(verification))  # noqa: SLF001
-    return state
 
 
 def _requirement(verification: UserVerification) -> UserVerificationRequirement:
