@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from types import TracebackType
 from typing import Self
 
@@ -9,6 +10,7 @@ from smartcard.pcsc.PCSCExceptions import BaseSCardException
 from smartcard.scard import (
     SCARD_S_SUCCESS,
     SCARD_SCOPE_USER,
+    SCARD_STATE_IGNORE,
     SCARD_STATE_UNAWARE,
     SCardEstablishContext,
     SCardGetStatusChange,
@@ -24,6 +26,9 @@ _COMING_AND_GOING = "\\\\?PnP?\\Notification"
 """What pcsc-lite calls the change of the list of readers."""
 _NOTHING_CAME = 0x8010000A
 _NO_READERS = 0x8010002E
+_UNKNOWN_READER = 0x80100009
+_MOST_STATES = 16
+"""What pcsc-lite takes in one call (PCSCLITE_MAX_READERS_CONTEXTS): no more than the readers it can have."""
 
 
 class Watch:
@@ -54,19 +59,19 @@ class Watch:
             _check(status)
         return frozenset(name for name in names if YK_READER_NAME in name.lower())
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float, known: Collection[str]) -> None:
         """Return when a reader comes or goes, or after so many seconds: which, is for `readers` to say.
 
-        What changed just before is seen only then.
+        Where one of the `known` is gone already it returns at once; what came just before is seen only then, and so
+        is the going of the last one of sixteen.
         """
+        states = [(_COMING_AND_GOING, SCARD_STATE_UNAWARE), *((name, SCARD_STATE_IGNORE) for name in sorted(known))]
         with spoken("pcscd"):
             status, _states = within(
                 SERVICE_SECONDS + seconds,
-                lambda: SCardGetStatusChange(
-                    self._context, int(seconds * 1000), [(_COMING_AND_GOING, SCARD_STATE_UNAWARE)]
-                ),
+                lambda: SCardGetStatusChange(self._context, int(seconds * 1000), states[:_MOST_STATES]),
             )
-            if status & 0xFFFFFFFF != _NOTHING_CAME:
+            if status & 0xFFFFFFFF not in {_NOTHING_CAME, _UNKNOWN_READER}:
                 _check(status)
 
 

@@ -247,8 +247,9 @@ class Station:
             try:
                 with Watch() as watch:
                     while not self._stopping.is_set():
-                        self._events.put(_Plugged(watch.readers()))
-                        watch.wait(_LOOK_SECONDS)
+                        readers = watch.readers()
+                        self._events.put(_Plugged(readers))
+                        watch.wait(_LOOK_SECONDS, readers)
             except (ReaderServiceError, NotAllowedError) as error:
                 self._events.put(_NoReaders(str(error)))
                 self._stopping.wait(_AWAY_SECONDS)
