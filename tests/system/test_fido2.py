@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 
 import pytest
@@ -107,15 +106,11 @@ def test_the_answer_to_one_conversation_is_none_in_another(portal):
     """Each has a challenge of its own."""
     key = SoftKey()
     register(portal, "cora", key)
-    with asked(portal, "cora") as one, daemon_client(portal) as other_portal, asked(other_portal, "cora") as other:
+    with asked(portal, "cora") as one, asked(portal, "cora") as other:
         assert json.loads(one.prompts[0].text)["challenge"] != json.loads(other.prompts[0].text)["challenge"]
         answer = webkey.get(key.plug(), one.prompts[0].text, ORIGIN)
         assert other.answer(answer).verdict is not Verdict.SUCCESS
         assert one.answer(answer).verdict is Verdict.SUCCESS
-
-
-def daemon_client(portal):
-    return contextlib.nullcontext(portal)
 
 
 def test_a_copy_of_a_key_is_found_out(daemon, portal):
@@ -311,7 +306,7 @@ def test_confirm_and_finish_are_not_taken_for_each_other(portal):
         portal.finish_fido2(started.token, "{}")
 
 
-def test_a_key_lives_through_a_restart_and_a_new_master_key(tmp_path):
+def test_a_key_lives_through_a_restart_and_a_new_master_key():
     """What is sealed with a token opens after both."""
     key = SoftKey()
     with private_folder() as folder:
