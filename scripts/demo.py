@@ -7,16 +7,12 @@ PAM stack. Leaves nothing behind, or with --keep a running daemon and how to go 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import getpass
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +22,12 @@ sys.path.insert(0, str(HERE / "tests" / "support"))
 
 import pyotp  # noqa: E402 - an authenticator that otpbridge did not write
 from pamstack import PAM_AUTH_ERR, PAM_AUTHINFO_UNAVAIL, PAM_SUCCESS, Outcome, Stack  # noqa: E402
+from stage import DemoError, private_folder, start  # noqa: E402
 
 from otpbridge.enroll import qr, seeds  # noqa: E402
 
 SERVICE = "otpbridge-demo"
-READY_SECONDS = 20
 ENOUGH_SECONDS = 8
-
-
-class DemoError(Exception):
-    """A step did not come out as it must."""
 
 
 class Demo:
@@ -46,7 +38,7 @@ class Demo:
         self.run_dir = folder / "run"
         self.user = user
         self.step = 0
-        self.daemon: subprocess.Popen[str] | None = None
+        self.daemon: subprocess.Popen[bytes] | None = None
         rules = (
             f"auth    required {module} socket={self.run_dir}/verify",
             f"account required {module} socket={self.run_dir}/verify",
@@ -65,13 +57,7 @@ class Demo:
         command = [BIN / "otpbridged", "--state-dir", self.folder / "state", "--run-dir", self.run_dir]
         print("   $ otpbridged --state-dir … --run-dir …", flush=True)
         log = self.folder / "otpbridged.log"
-        with log.open("w") as out:
-            self.daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, text=True)
-        deadline = time.monotonic() + READY_SECONDS
-        while "is ready" not in log.read_text():
-            if self.daemon.poll() is not None or time.monotonic() > deadline:
-                raise DemoError(f"the daemon did not start:\n{log.read_text()}")
-            time.sleep(0.02)
+        self.daemon = start(command, log)
         for line in log.read_text().splitlines():
             print(f"   {line}")
 
@@ -154,24 +140,13 @@ def three_codes(phone: pyotp.TOTP) -> list[str]:
     return [phone.at(now + distance * phone.interval) for distance in (-1, 0, 1)]
 
 
-@contextlib.contextmanager
-def private_folder(*, keep: bool) -> Iterator[Path]:
-    """A folder that only this user can enter, removed in the end unless kept."""
-    folder = Path(tempfile.mkdtemp(prefix="otpbridge-demo-"))
-    try:
-        yield folder
-    finally:
-        if not keep:
-            shutil.rmtree(folder)
-
-
 def main() -> int:
     """Run the demo; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--module", type=Path, required=True, help="the built pam_otpbridge.so")
     parser.add_argument("--keep", action="store_true", help="leave the daemon running")
     options = parser.parse_args()
-    with private_folder(keep=options.keep) as folder:
+    with private_folder("otpbridge-demo", keep=options.keep) as folder:
         demo = Demo(folder, options.module.resolve(), getpass.getuser())
         try:
             steps(demo)

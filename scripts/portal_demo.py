@@ -7,22 +7,18 @@ Ends, and leaves nothing behind, on Ctrl-C; with --keep both go on after the com
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
+
+from stage import DemoError, private_folder, start
 
 from otpbridge.client import Client, Enforcement
 
 BIN = Path(sys.executable).parent
-READY_SECONDS = 20.0
 PASSWORD = "correct horse"  # noqa: S105 - of people who do not exist
 PEOPLE = {"client-a": ("alice", "bob", "boss"), "client-b": ("alice", "boss")}
 """The users of each client; `boss` is its admin."""
@@ -84,10 +80,6 @@ LOGOS = {
 }
 
 
-class DemoError(Exception):
-    """The demo cannot be shown."""
-
-
 class Demo:
     """A daemon and a portal in a folder of their own."""
 
@@ -124,23 +116,9 @@ class Demo:
         self.processes.clear()
 
     def _run(self, *command: str | Path) -> None:
-        """Start a program and wait until it says that it is ready."""
         log = self.folder / f"{len(self.processes)}.log"
-        with log.open("wb") as out:
-            process = subprocess.Popen(
-                [os.fspath(word) for word in command],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                # Ctrl-C is for us, who stop them in order.
-                start_new_session=True,
-            )
-        self.processes.append(process)
-        deadline = time.monotonic() + READY_SECONDS
-        while "is ready" not in log.read_text():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise DemoError(f"{Path(command[0]).name} did not start:\n{log.read_text()}")
-            time.sleep(0.02)
+        # Ctrl-C is for us, who stop them in order.
+        self.processes.append(start(command, log, own_session=True))
 
 
 def free_port() -> int:
@@ -148,17 +126,6 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as found:
         port: int = found.getsockname()[1]
         return port
-
-
-@contextlib.contextmanager
-def private_folder(*, keep: bool) -> Iterator[Path]:
-    """A folder that only this user can enter, removed in the end unless kept."""
-    folder = Path(tempfile.mkdtemp(prefix="otpbridge-portal-"))
-    try:
-        yield folder
-    finally:
-        if not keep:
-            shutil.rmtree(folder)
 
 
 def say(demo: Demo) -> None:
@@ -182,7 +149,9 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave daemon and portal running")
     parser.add_argument("--port", type=int, help="of the portal; any that is free when left out")
     options = parser.parse_args()
-    with private_folder(keep=options.keep) as folder:
+    # Whatever ends it, daemon and portal end with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with private_folder("otpbridge-portal", keep=options.keep) as folder:
         demo = Demo(folder, options.port or free_port())
         try:
             demo.start()
