@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import click
+
 from otpbridge.cli import ask, show
 from otpbridge.cli.enrolling import required
 from otpbridge.cli.exits import Code, CommandError
@@ -25,6 +27,16 @@ _TRIES = 3
 _MODHEX_TO_HEX = str.maketrans("cbdefghijklnrtuv", "0123456789abcdef")
 HOW = {1: "a short touch", 2: "hold it for 3 seconds"}
 _ACCESS_CODE_DIGITS = 12
+
+
+def check_usage(kind: Kind, slot: int | None, *, slot_only: bool) -> None:
+    """Raise UsageError unless this kind goes with a slot, or with none; `slot_only`: an option that needs one."""
+    if slot is None and kind is Kind.YUBIOTP:
+        raise click.UsageError("Yubico OTP is typed by a slot: say which with --slot 1 or --slot 2")
+    if slot is None and slot_only:
+        raise click.UsageError("--force and --access-code are for slots: they go with --slot")
+    if slot is not None and kind is Kind.TOTP:
+        raise click.UsageError("a slot has no clock: use --kind yubiotp or --kind hotp")
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,15 @@ def enroll(
     """
     wanted = Kind(kind) if kind else (Kind.YUBIOTP if slot else Kind.TOTP)
     twice = backup or backup_serial is not None
-    _check_usage(wanted, slot, twice=twice, touch=touch, slot_only=force or access_code)
+    yubikey_slot.check_usage(wanted, slot, slot_only=force or access_code)
+    if slot is None and twice and wanted is Kind.HOTP:
+        raise click.UsageError(
+            "two keys with one counter get out of step, as each counts for itself: use totp, or a token per key"
+        )
+    if slot is not None and (twice or touch):
+        raise click.UsageError(
+            "--backup and --touch are for accounts: a slot counts its codes, and is always touched"
+        )
     request = messages.Start(
         user=user, kind=wanted, algorithm=Algorithm(algorithm.upper()) if algorithm else None, **names
     )
@@ -116,25 +124,6 @@ def enroll(
             code = yubikey_slot.ask_access_code() if access_code else None
             enrolled = yubikey_slot.enrol(reach, daemon, yubikey_slot.WantedSlot(request, key, slot, force, code))
     _tell_enrolled(session, enrolled, touch=touch)
-
-
-def _check_usage(kind: Kind, slot: int | None, *, twice: bool, touch: bool, slot_only: bool) -> None:
-    if slot is None:
-        if kind is Kind.YUBIOTP:
-            raise click.UsageError("Yubico OTP is typed by a slot: say which with --slot 1 or --slot 2")
-        if slot_only:
-            raise click.UsageError("--force and --access-code are for slots: they go with --slot")
-        if twice and kind is Kind.HOTP:
-            raise click.UsageError(
-                "two keys with one counter get out of step, as each counts for itself: use totp, or a token per key"
-            )
-        return
-    if kind is Kind.TOTP:
-        raise click.UsageError("a slot has no clock: use --kind yubiotp or --kind hotp")
-    if twice or touch:
-        raise click.UsageError(
-            "--backup and --touch are for accounts: a slot counts its codes, and is always touched"
-        )
 
 
 def _tell_enrolled(session: Session, enrolled: Enrolled, *, touch: bool) -> None:

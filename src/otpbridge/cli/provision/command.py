@@ -115,9 +115,9 @@ def provision(
     who has a key is passed over, and what was left on keys is taken off.
     """
     chosen = Kind(kind) if kind else (Kind.YUBIOTP if slot else Kind.TOTP)
-    _check_usage(
-        chosen, slot, slot_only=force or access_code, account_only=touch or password_stdin or passwords is not None
-    )
+    yubikey_slot.check_usage(chosen, slot, slot_only=force or access_code)
+    if slot is not None and (touch or password_stdin or passwords is not None):
+        raise click.UsageError("--touch, --passwords and --password-stdin are for accounts, not for slots")
     usual = Usual(
         chosen,
         client or LOCAL,
@@ -147,17 +147,6 @@ def provision(
             station = Station(made, Tools(records, lambda: session.nearest()[0], order, given), view)
             station.run()
         return _tell_end(session, made, records, path, interrupted=station.interrupted)
-
-
-def _check_usage(kind: Kind, slot: int | None, *, slot_only: bool, account_only: bool) -> None:
-    if slot is None and kind is Kind.YUBIOTP:
-        raise click.UsageError("Yubico OTP is typed by a slot: say which with --slot 1 or --slot 2")
-    if slot is None and slot_only:
-        raise click.UsageError("--force and --access-code are for slots: they go with --slot")
-    if slot is not None and kind is Kind.TOTP:
-        raise click.UsageError("a slot has no clock: use --kind yubiotp or --kind hotp")
-    if slot is not None and account_only:
-        raise click.UsageError("--touch, --passwords and --password-stdin are for accounts, not for slots")
 
 
 def _text(path: Path) -> str:
