@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
-from fido2.attestation.base import Attestation, InvalidAttestation
 from fido2.cose import UnsupportedKey
 from fido2.server import Fido2Server
 from fido2.webauthn import (
@@ -33,6 +31,9 @@ from fido2.webauthn import (
 from otpbridge.errors import WebauthnError
 from otpbridge.model import RelyingParty, UserVerification
 from otpbridge.webauthn.credential import Credential
+
+if TYPE_CHECKING:
+    from fido2.attestation.base import Attestation
 
 J = TypeVar("J", bound=msgspec.Struct)
 
@@ -170,8 +171,6 @@ def _told() -> Iterator[None]:
         yield
     except WebauthnError:
         raise
-    except InvalidAttestation as error:
-        raise WebauthnError("its attestation does not hold") from error
     except ValueError as error:
         raise WebauthnError(_REASONS.get(str(error), "the answer is malformed")) from error
     except _MALFORMED as error:
@@ -282,18 +281,24 @@ def _check_frame(told: CollectedClientData) -> None:
 def _check_attestation(response: RegistrationResponse) -> None:
     """An attestation need not be there; what is there must hold (§7.1 step 21). Whose it is, is not judged.
 
-    Raises InvalidAttestation, WebauthnError.
+    Raises WebauthnError.
     """
+    # Only registrations need these, and they take long to load.
+    from fido2.attestation.base import InvalidAttestation  # noqa: PLC0415
+
     made: AttestationObject = response.response.attestation_object
     judge = _formats().get(made.fmt)
     if judge is None:
         raise WebauthnError("the attestation is of a form that is not known here")
-    judge.verify(made.att_stmt, made.auth_data, response.response.client_data.hash)
+    try:
+        judge.verify(made.att_stmt, made.auth_data, response.response.client_data.hash)
+    except InvalidAttestation as error:
+        raise WebauthnError("its attestation does not hold") from error
 
 
 @functools.cache
 def _formats() -> Mapping[str, Attestation]:
-    # Forms are known to the library once their modules are loaded.
-    importlib.import_module("fido2.attestation")
+    from fido2.attestation import Attestation  # type: ignore[attr-defined]  # noqa: PLC0415 - see above
+
     made = ((getattr(each, "FORMAT", None), each) for each in Attestation.__subclasses__())
     return {name: each() for name, each in made if isinstance(name, str)}
