@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import select
 import socket
 import threading
 from contextlib import contextmanager, suppress
@@ -69,29 +70,33 @@ class Proxy:
             server = socket.socket(socket.AF_UNIX)
             server.connect(self._server)
             self._lines |= {client, server}
-            self._start(self._carry, client, server, _COMMIT)
-            self._start(self._carry, server, client, None)
+            self._start(self._carry, client, server)
 
-    def _carry(self, source, target, watched):
+    def _carry(self, client, server):
+        """Both ways in one thread: nobody else reads the answer of a server whose line is being broken."""
         try:
-            while data := source.recv(65536):
-                commits = watched is not None and watched in data
-                self.commits += commits
-                if commits and self.breaks is not None:
-                    self._break(source, target, data)
-                    return
-                target.sendall(data)
-        except OSError:
-            # Either side has gone, or the line was broken.
+            while True:
+                ready, _, _ = select.select((client, server), (), ())
+                for source in ready:
+                    data = source.recv(65536)
+                    if not data:
+                        return
+                    commits = source is client and _COMMIT in data
+                    self.commits += commits
+                    if commits and self.breaks is not None:
+                        self._break(client, server, data)
+                        return
+                    (server if source is client else client).sendall(data)
+        except (OSError, ValueError):
+            # Either side has gone, or all lines were ended.
             return
         finally:
-            _end(source)
-            _end(target)
+            _end(client)
+            _end(server)
 
     def _break(self, client, server, data):
         where, self.breaks = self.breaks, None
         self._closed = self.then_closed
-        # The line to the client goes first, so that an answer finds nobody.
         _end(client)
         if where is Break.AFTER:
             server.sendall(data)
