@@ -23,10 +23,29 @@ class Peer:
     gid: int
     pid: int
 
+    @property
+    def key(self) -> int | str:
+        """Under which its connections and calls are counted."""
+        return self.uid
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A host that connected over TLS, as its certificate says: name, serial number (hex), end (Unix seconds)."""
+
+    name: str
+    serial: str
+    expires_at: int
+
+    @property
+    def key(self) -> int | str:
+        """Under which its connections and calls are counted."""
+        return self.name
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What callers may take. Bytes, seconds, counts.
+    """What callers may take. Bytes, seconds, counts. A host is counted like a uid that is not trusted.
 
     trusted_uids            beside root: portals, which call for many people
     connections_per_uid     of one other uid; more are closed when they come
@@ -52,17 +71,17 @@ class Limits:
     write_seconds: float = 10.0
     backlog: int = 4096
 
-    def trusts(self, uid: int) -> bool:
+    def trusts(self, key: int | str) -> bool:
         """Whether the larger limits hold for this uid."""
-        return uid == 0 or uid in self.trusted_uids
+        return key == 0 or key in self.trusted_uids
 
-    def connections_for(self, uid: int) -> int:
-        """How many connections this uid may have open."""
-        return self.connections_root if self.trusts(uid) else self.connections_per_uid
+    def connections_for(self, key: int | str) -> int:
+        """How many connections this uid or host may have open."""
+        return self.connections_root if self.trusts(key) else self.connections_per_uid
 
-    def calls_for(self, uid: int) -> int:
-        """How many calls this uid may have in flight."""
-        return self.calls_in_flight_root if self.trusts(uid) else self.calls_in_flight_per_uid
+    def calls_for(self, key: int | str) -> int:
+        """How many calls this uid or host may have in flight."""
+        return self.calls_in_flight_root if self.trusts(key) else self.calls_in_flight_per_uid
 
 
 class VarlinkError(ProtocolError):
@@ -91,8 +110,19 @@ class Call:
 
     @property
     def peer(self) -> Peer:
-        """Who calls."""
-        return self.connection.peer
+        """The process that calls, on a socket of this machine."""
+        peer = self.connection.peer
+        if not isinstance(peer, Peer):
+            raise RuntimeError(f"{self.method} was called by a host, which has no uid here")  # noqa: TRY004
+        return peer
+
+    @property
+    def host(self) -> Host:
+        """The host that calls, on a socket for hosts."""
+        peer = self.connection.peer
+        if not isinstance(peer, Host):
+            raise RuntimeError(f"{self.method} was called by a process, not by a host")  # noqa: TRY004
+        return peer
 
     async def send(self, reply: Message) -> None:
         """Send one reply that continues; the handler's result is the last one. Waits while the peer does not read.

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import select
-import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from otpbridge.wire.calls import Call, Peer, PeerGoneError, VarlinkError
+from otpbridge.wire.calls import Call, Host, Peer, PeerGoneError, VarlinkError
 from otpbridge.wire.framing import (
     BAD_FRAME,
     FrameSplitter,
@@ -18,6 +16,7 @@ from otpbridge.wire.framing import (
     encode_reply,
 )
 from otpbridge.wire.messages import Message
+from otpbridge.wire.stream import Stream
 
 if TYPE_CHECKING:
     from otpbridge.wire.server import Server
@@ -51,21 +50,21 @@ class Connection:
         "_partial_since",
         "_reading",
         "_server",
-        "_sock",
         "_splitter",
+        "_stream",
         "_winding_down",
         "_write_since",
         "peer",
         "state",
     )
 
-    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop, sock: socket.socket, peer: Peer) -> None:
+    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop, stream: Stream, peer: Peer | Host) -> None:
         self.peer = peer
         self.state: dict[str, Any] = {}
         self._server = server
         self._loop = loop
-        self._sock = sock
-        self._fd = sock.fileno()
+        self._stream = stream
+        self._fd = stream.fileno()
         self._limit = server.service.limits.frame_bytes
         self._splitter = FrameSplitter(self._limit)
         self._next: bytes | None = None
@@ -107,7 +106,7 @@ class Connection:
         if self._out:
             self._loop.remove_writer(self._fd)
             self._out = b""
-        self._sock.close()
+        self._stream.close()
         self._server.gone(self)
         if self._future is not None:
             self._future.cancel()
@@ -127,7 +126,7 @@ class Connection:
             overdue = now - self._write_since > limits.write_seconds
         elif self._call is not None:
             # Nobody reads now, so nobody has seen the end: ask the kernel.
-            overdue = not self._reading and self._peer_is_gone()
+            overdue = not self._reading and self._stream.is_gone()
         elif len(self._splitter) and now - self._partial_since > limits.frame_seconds:
             overdue = True
         else:
@@ -151,7 +150,7 @@ class Connection:
         if self._closed:
             return
         try:
-            data = self._sock.recv(self._limit)
+            data = self._stream.recv(self._limit)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -173,18 +172,12 @@ class Connection:
 
     def _end_of_input(self) -> None:
         """The peer has closed, or has only finished writing (shutdown(2), as socat does) and waits for replies."""
-        if self._peer_is_gone():
+        if self._stream.is_gone():
             self.close()
             return
         self._pause_reading()
         self._half_closed = True
         self._pump()
-
-    def _peer_is_gone(self) -> bool:
-        """POLLHUP on a Unix stream: both directions are shut, so no reply can arrive."""
-        poll = select.poll()
-        poll.register(self._fd, 0)
-        return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))
 
     def _pump(self) -> None:
         """Handle the frames that wait, as far as replies can be sent, and read on when none is left."""
@@ -316,7 +309,7 @@ class Connection:
             return
         if not self._out:
             try:
-                sent = self._sock.send(frame)
+                sent = self._stream.send(frame)
             except (BlockingIOError, InterruptedError):
                 sent = 0
             except OSError:
@@ -331,7 +324,7 @@ class Connection:
 
     def _writable(self) -> None:
         try:
-            sent = self._sock.send(self._out)
+            sent = self._stream.send(self._out)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:

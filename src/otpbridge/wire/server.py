@@ -1,4 +1,4 @@
-"""Accepts connections on one Unix socket, within limits, and closes those that overstay."""
+"""Accepts connections on one socket, within limits, and closes those that overstay."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import logging
 import socket
 import struct
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from otpbridge.wire.calls import Peer
+from otpbridge.wire.calls import Host, Peer
 from otpbridge.wire.connection import Connection
+from otpbridge.wire.stream import Stream, UnixStream
+from otpbridge.wire.tls import Handshakes, Tls
 
 if TYPE_CHECKING:
     from otpbridge.wire.service import Service
@@ -27,23 +30,28 @@ _NO_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOM
 
 
 class Server:
-    """Serves `service` on a bound AF_UNIX socket, which it owns from then on. `name` is for the log.
+    """Serves `service` on a bound socket, which it owns from then on. `name` is for the log.
+
+    A caller is a process on an AF_UNIX socket, known by SO_PEERCRED; with `tls`, a host on a TCP socket, known by its
+    certificate.
 
     A socket that listens already (from systemd) keeps its backlog. Reads and writes its sockets itself, through the
     loop's add_reader: asyncio's own server spins and floods the log when descriptors run out, and its transports do
     not tell a peer that is gone from one that has only finished writing.
     """
 
-    def __init__(self, service: Service, sock: socket.socket, *, name: str) -> None:
+    def __init__(self, service: Service, sock: socket.socket, *, name: str, tls: Tls | None = None) -> None:
         self.service = service
         self.now = 0.0
         """Monotonic seconds, renewed at each sweep: exact enough for deadlines, and free."""
         self._sock = sock
         self._name = name
+        self._tls = tls
+        self._handshakes: Handshakes | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._all: set[Connection] = set()
-        self._by_uid: dict[int, int] = {}
-        self._in_flight: dict[int, int] = {}
+        self._by_key: dict[int | str, int] = {}
+        self._in_flight: dict[int | str, int] = {}
         self._running: set[asyncio.Future[Any]] = set()
         self._accepting = False
         self._stopped = False
@@ -57,12 +65,25 @@ class Server:
         """How many connections are open now."""
         return len(self._all)
 
+    def connections_of(self, key: int | str) -> int:
+        """How many connections a uid or host has open now."""
+        return self._by_key.get(key, 0)
+
+    def hang_up(self, doomed: Callable[[Peer | Host], bool]) -> int:
+        """End the connections of some callers now, whatever they do; how many there were."""
+        found = [connection for connection in self._all if doomed(connection.peer)]
+        for connection in found:
+            connection.close()
+        return len(found)
+
     async def start(self) -> None:
         """Begin to accept."""
         self._loop = asyncio.get_running_loop()
         self._sock.settimeout(0.0)
         if not self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             self._sock.listen(self.service.limits.backlog)
+        if self._tls is not None:
+            self._handshakes = Handshakes(self._tls, self._welcome, name=self._name)
         self._resume()
 
     async def drain(self, seconds: float) -> None:
@@ -72,6 +93,8 @@ class Server:
         if self._retry is not None:
             self._retry.cancel()
         self._sock.close()
+        if self._handshakes is not None:
+            self._handshakes.close()
         for connection in list(self._all):
             connection.wind_down()
         self._empty.clear()
@@ -90,24 +113,24 @@ class Server:
 
     # --- for connections ---
 
-    def may_call(self, peer: Peer) -> bool:
+    def may_call(self, peer: Peer | Host) -> bool:
         """Whether the caller may have one more call in flight."""
-        return self._in_flight.get(peer.uid, 0) < self.service.limits.calls_for(peer.uid)
+        return self._in_flight.get(peer.key, 0) < self.service.limits.calls_for(peer.key)
 
-    def call_waits(self, peer: Peer, future: asyncio.Future[Any]) -> None:
+    def call_waits(self, peer: Peer | Host, future: asyncio.Future[Any]) -> None:
         """A call is in flight until `future` is done."""
         self._running.add(future)
-        self._in_flight[peer.uid] = self._in_flight.get(peer.uid, 0) + 1
+        self._in_flight[peer.key] = self._in_flight.get(peer.key, 0) + 1
 
-    def call_done(self, peer: Peer, future: asyncio.Future[Any]) -> None:
+    def call_done(self, peer: Peer | Host, future: asyncio.Future[Any]) -> None:
         """That call is done, or was cancelled."""
         self._running.discard(future)
-        _decrease(self._in_flight, peer.uid)
+        _decrease(self._in_flight, peer.key)
 
     def gone(self, connection: Connection) -> None:
         """A connection was closed."""
         self._all.discard(connection)
-        _decrease(self._by_uid, connection.peer.uid)
+        _decrease(self._by_key, connection.peer.key)
         if not self._all:
             self._empty.set()
             if self._sweeper is not None:
@@ -158,22 +181,32 @@ class Server:
             )
 
     def _admit(self, sock: socket.socket) -> None:
-        assert self._loop is not None
+        if self._handshakes is not None:
+            sock.settimeout(0.0)
+            self._handshakes.begin(sock)
+            return
         pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        sock.settimeout(0.0)
+        self._welcome(UnixStream(sock), Peer(uid, gid, pid))
+
+    def _welcome(self, stream: Stream, peer: Peer | Host) -> None:
+        """Serve a caller whom we know now, unless it has too many connections."""
+        assert self._loop is not None
         limits = self.service.limits
-        count = self._by_uid.get(uid, 0)
-        admitted = count < limits.connections_for(uid) and (len(self._all) < limits.connections or limits.trusts(uid))
+        key = peer.key
+        count = self._by_key.get(key, 0)
+        admitted = count < limits.connections_for(key) and (len(self._all) < limits.connections or limits.trusts(key))
         if not admitted:
-            sock.close()
+            stream.close()
             if (now := time.monotonic()) >= self._next_log:
                 self._next_log = now + _LOG_SECONDS
-                log.warning("%s: uid %d has %d connections open: refusing more", self._name, uid, count)
+                who = f"uid {key}" if isinstance(peer, Peer) else f"host {key}"
+                log.warning("%s: %s has %d connections open: refusing more", self._name, who, count)
             return
-        sock.settimeout(0.0)
         if self._sweeper is None:
             self._sweep()
-        self._by_uid[uid] = count + 1
-        connection = Connection(self, self._loop, sock, Peer(uid, gid, pid))
+        self._by_key[key] = count + 1
+        connection = Connection(self, self._loop, stream, peer)
         self._all.add(connection)
         connection.start()
 
@@ -188,8 +221,8 @@ class Server:
             connection.check_deadlines()
 
 
-def _decrease(counts: dict[int, int], uid: int) -> None:
-    if counts[uid] > 1:
-        counts[uid] -= 1
+def _decrease(counts: dict[int | str, int], key: int | str) -> None:
+    if counts[key] > 1:
+        counts[key] -= 1
     else:
-        del counts[uid]
+        del counts[key]

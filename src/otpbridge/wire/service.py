@@ -17,7 +17,7 @@ import msgspec
 
 from otpbridge.errors import OtpBridgeError
 from otpbridge.wire import idl
-from otpbridge.wire.calls import SERVICE, Call, Failure, Handler, Limits, Peer, PeerGoneError, VarlinkError
+from otpbridge.wire.calls import SERVICE, Call, Failure, Handler, Host, Limits, Peer, PeerGoneError, VarlinkError
 from otpbridge.wire.connection import Connection
 from otpbridge.wire.framing import (
     CallEnvelope,
@@ -34,6 +34,7 @@ __all__ = [
     "Failure",
     "FrameTooLongError",
     "Handler",
+    "Host",
     "Limits",
     "Peer",
     "PeerGoneError",
