@@ -22,6 +22,7 @@ from otpbridge.daemon.desk import (
 from otpbridge.daemon.enroll_handlers import enforcing, revoking
 from otpbridge.daemon.explain import explain
 from otpbridge.daemon.judge import Subject
+from otpbridge.daemon.pages import send_but_last
 from otpbridge.daemon.policy import Authority
 from otpbridge.errors import EnrolError, StoreError
 from otpbridge.model import Context, Enforcement, Kind, State
@@ -105,7 +106,8 @@ class AdminCounter(Counter):
         after: tuple[str, str] | None = None
         while True:
             page = await self.desk.store.read(partial(users.page, client=client, after=after, most=_PAGE))
-            reply = UsersReply(users=tuple(user_fields(self.desk, state) for state in page))
+            fields = (user_fields(self.desk, state) for state in page)
+            reply = await send_but_last(call, fields, lambda some: UsersReply(users=some))
             if len(page) < _PAGE:
                 return reply
             await call.send(reply)
@@ -175,17 +177,18 @@ class AdminCounter(Counter):
         if asked.user is not None:
             owner, user = client_of(asked.client), user_of(asked.user)
             await self._state(owner, user)
-            return _tokens(
-                await self.desk.store.read(partial(tokens.of_user, client=owner, name=user, revoked=revoked))
+            return await _tokens(
+                call, await self.desk.store.read(partial(tokens.of_user, client=owner, name=user, revoked=revoked))
             )
         after: tuple[str, str, int] | None = None
         while True:
             page = await self.desk.store.read(
                 partial(tokens.page, client=client, after=after, most=_PAGE, revoked=revoked)
             )
+            reply = await _tokens(call, page)
             if len(page) < _PAGE:
-                return _tokens(page)
-            await call.send(_tokens(page))
+                return reply
+            await call.send(reply)
             last = page[-1]
             after = (last.token.client, last.token.user, last.seq)
 
@@ -311,5 +314,7 @@ class AdminCounter(Counter):
         return TokenReply(token=token_fields((await self._find(token_id)).token))
 
 
-def _tokens(page: Sequence[StoredToken]) -> TokenListReply:
-    return TokenListReply(tokens=tuple(token_fields(stored.token) for stored in page))
+async def _tokens(call: Call, page: Sequence[StoredToken]) -> TokenListReply:
+    """Send tokens but for those of the last reply, which is given back."""
+    fields = (token_fields(stored.token) for stored in page)
+    return await send_but_last(call, fields, lambda some: TokenListReply(tokens=some))

@@ -9,6 +9,7 @@ import msgspec
 
 from otpbridge.daemon.desk import Desk, invalid
 from otpbridge.daemon.followers import Board
+from otpbridge.daemon.pages import send_but_last
 from otpbridge.store import auditlog
 from otpbridge.store.auditlog import AuditRow
 from otpbridge.wire.messages import AuditTail, AuditTailReply, AuditVerify, AuditVerifyReply, Entry
@@ -59,15 +60,8 @@ class AuditDesk:
 
 
 async def _send(call: Call, rows: Sequence[AuditRow]) -> AuditTailReply:
-    """Send all pages but the last, which is given back."""
-    for start in range(0, len(rows) - _PAGE, _PAGE):
-        await call.send(_page(rows[start : start + _PAGE]))
-    rest = len(rows) % _PAGE or _PAGE
-    return _page(rows[-rest:] if rows else ())
-
-
-def _page(rows: Sequence[AuditRow]) -> AuditTailReply:
-    return AuditTailReply(entries=tuple(map(_entry, rows)))
+    """Send rows but for those of the last reply, which is given back."""
+    return await send_but_last(call, map(_entry, rows), lambda some: AuditTailReply(entries=some))
 
 
 def _entry(row: AuditRow) -> Entry:
