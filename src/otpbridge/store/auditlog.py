@@ -1,9 +1,8 @@
 """The audit log: append-only rows, each with a MAC over itself and the MAC before it.
 
-`mac(n) = HMAC-SHA256(key, mac(n-1) | n as 8 bytes | entry(n))`. The key lives in the vault, so who can write the
-database cannot write history: an edited, removed, swapped or added row breaks the chain, and a cut end does not fit
-the head that `meta` holds. An anchor (`sequence:mac`) noted elsewhere also finds a whole store put back to an older
-state.
+The key lives in the vault, so who can write the database cannot write history: an edited, removed, swapped or added
+row breaks the chain (`chain`), and a cut end does not fit the head that `meta` holds. An anchor (`sequence:mac`)
+noted elsewhere also finds a whole store put back to an older state. Old rows go to archives (`retention`).
 """
 
 from __future__ import annotations
@@ -17,12 +16,13 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Dialect, Select, select
 
+from otpbridge.errors import StoreError
 from otpbridge.model import AuditEvent, Secret
-from otpbridge.store import statements, tables
+from otpbridge.store import retention, statements, tables
+from otpbridge.store.chain import BEGINNING, GENESIS, BrokenChainError, Chain, Mark
 from otpbridge.store.statements import Prepared, json_rows
 
 HEAD = "audit head"
-GENESIS = bytes(32)
 _BLOCKS = (64, 16, 4, 1)
 
 _encode = msgspec.json.Encoder().encode
@@ -38,8 +38,12 @@ class AuditRow:
 
 @dataclass(frozen=True, slots=True)
 class AuditCheck:
-    """What a check of the whole chain found. `fault` is None when it is intact."""
+    """What a check of the whole chain found. `fault` is None when it is intact.
 
+    `entries` were written in all; the first `cut` of them are in archives alone.
+    """
+
+    cut: int
     entries: int
     anchor: str
     fault: str | None
@@ -75,6 +79,7 @@ class AuditLog:
 
     def __init__(self, dialect: Dialect, key: Secret) -> None:
         self._key = key
+        self.chain = Chain(key)
         self._head = Prepared(statements.head(), dialect)
         local = dialect.name == "sqlite"
         self._appends = [(rows, Prepared(statements.append(rows), dialect)) for rows in _BLOCKS] if local else []
@@ -128,42 +133,37 @@ class AuditLog:
 
     def check(self, connection: Connection, anchor: str | None = None) -> AuditCheck:
         """Walk the whole chain. `anchor` is one that an earlier check gave. Raises ValueError for a bad anchor."""
-        expected = _parse_anchor(anchor) if anchor else None
-        head = connection.execute(
+        expected = parse_anchor(anchor) if anchor else None
+        found = connection.execute(
             select(tables.meta.c.number, tables.meta.c.value).where(tables.meta.c.name == HEAD)
         ).one_or_none()
-        key = self._key.reveal()
-        mac = GENESIS
-        count = 0
+        head = None if found is None else Mark(found.number, bytes(found.value))
+        begins = mark = BEGINNING
         fault: str | None = None
         # Of this statement alone: options of the connection would be those of all that follow.
         rows = connection.execute(
             select(tables.audit).order_by(tables.audit.c.sequence), execution_options={"yield_per": 1000}
         )
-        for sequence, client, name, entry, stored in rows:
-            count += 1
-            if sequence != count:
-                fault = f"entry {count} is missing"
-                break
-            mac = hmac.digest(key, mac + sequence.to_bytes(8, "big") + entry.encode(), hashlib.sha256)
-            if not hmac.compare_digest(mac, bytes(stored)):
-                fault = f"entry {count} was changed, or stands where another one stood"
-                break
-            about = _decode_about(entry)
-            if (client, name) != (about.client, about.user):
-                fault = f"entry {count} is put down to somebody whom it is not about"
-                break
-            if expected and expected[0] == count and not hmac.compare_digest(mac, expected[1]):
-                fault = f"entry {count} is not the one of the anchor: the log was replaced"
-                break
-        rows.close()
-        if fault is None and head is None:
-            fault = "the head of the log is missing"
-        elif fault is None and head is not None and (head[0] != count or bytes(head[1]) != mac):
-            fault = f"the log ends at entry {count}, but its head says {head[0]}: the end was cut or added to"
-        elif fault is None and expected and expected[0] > count:
-            fault = f"the log ends at entry {count}, before the anchor's entry {expected[0]}: it was put back"
-        return AuditCheck(count, f"{count}:{mac.hex()}", fault)
+        try:
+            begins = mark = retention.begins(connection, self.chain)
+            if expected and expected.sequence < begins.sequence:
+                raise StoreError(
+                    f"entry {expected.sequence}, which the anchor is of, was archived and cut off: check the anchor "
+                    "together with the archive, otpbridge audit verify --anchor ANCHOR --file FILE"
+                )
+            _compare(mark, expected)
+            for sequence, client, name, entry, stored in rows:
+                mark = self.chain.follow(mark, sequence, entry.encode(), bytes(stored))
+                about = _decode_about(entry)
+                if (client, name) != (about.client, about.user):
+                    raise BrokenChainError(f"entry {sequence} is put down to somebody whom it is not about")
+                _compare(mark, expected)
+            _check_end(mark, head, expected)
+        except BrokenChainError as error:
+            fault = str(error)
+        finally:
+            rows.close()
+        return AuditCheck(begins.sequence, mark.sequence, mark.anchor, fault)
 
 
 def anchor(connection: Connection) -> tuple[int, str]:
@@ -213,12 +213,31 @@ def query_of_user(client: str, name: str, before: int | None, most: int) -> Sele
     return query if before is None else query.where(audit.c.sequence < before)
 
 
-def _parse_anchor(text: str) -> tuple[int, bytes]:
+def _compare(mark: Mark, expected: Mark | None) -> None:
+    if expected and mark.sequence == expected.sequence and mark != expected:
+        raise BrokenChainError(f"entry {mark.sequence} is not the one of the anchor: the log was replaced")
+
+
+def _check_end(mark: Mark, head: Mark | None, expected: Mark | None) -> None:
+    if head is None:
+        raise BrokenChainError("the head of the log is missing")
+    if head != mark:
+        raise BrokenChainError(
+            f"the log ends at entry {mark.sequence}, but its head says {head.sequence}: the end was cut or added to"
+        )
+    if expected and expected.sequence > mark.sequence:
+        raise BrokenChainError(
+            f"the log ends at entry {mark.sequence}, before the anchor's entry {expected.sequence}: it was put back"
+        )
+
+
+def parse_anchor(text: str) -> Mark:
+    """The place in the log that an anchor is of. Raises ValueError."""
     number, _, mac = text.partition(":")
     try:
-        parsed = int(number), bytes.fromhex(mac)
+        parsed = Mark(int(number), bytes.fromhex(mac))
     except ValueError:
-        parsed = 0, b""
-    if len(parsed[1]) != 32:
+        parsed = Mark(0, b"")
+    if len(parsed.mac) != len(GENESIS):
         raise ValueError("an anchor looks like 1234:64 hex digits, as `otpbridge audit verify` prints it")
     return parsed

@@ -30,6 +30,7 @@ from otpbridge.model import (
 )
 from otpbridge.store import auditlog, imports, rekey, schema, tables
 from otpbridge.store.auditlog import AuditLog, AuditRow
+from otpbridge.store.chain import GENESIS
 from otpbridge.store.engine import StoreLock, alone, begin, is_shared, open_engine, shown
 from otpbridge.store.hangs import Hangs
 from otpbridge.store.lines import Line, PostgresLine, SqliteLine
@@ -299,7 +300,7 @@ def _root(engine: Engine, connection: Connection, vault: Vault, random: Callable
                 insert(tables.meta),
                 [
                     {"name": rekey.ROOT, "number": 1, "value": vault.seal(found, rekey.ROOT_IDENTITY)},
-                    {"name": auditlog.HEAD, "number": 0, "value": auditlog.GENESIS},
+                    {"name": auditlog.HEAD, "number": 0, "value": GENESIS},
                 ],
             )
         if not is_shared(engine):
