@@ -27,6 +27,7 @@ from otpbridge.model import LOCAL, Algorithm, Backoff, Enforcement, RelyingParty
 SYSTEM_CONFIG = Path("/etc/otpbridge/otpbridge.toml")
 SYSTEM_STATE = Path("/var/lib/otpbridge")
 SYSTEM_RUN = Path("/run/otpbridge")
+SYSTEM_RELAY_CERTIFICATE = Path("/etc/otpbridge/relay.pem")
 
 CLIENT_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -264,6 +265,62 @@ class CallerEntry(_Section, frozen=True):
     may: tuple[Right, ...] = (Right.VERIFY,)
 
 
+Endpoint = Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
+
+
+class RelayHost(_Section, frozen=True):
+    """What a host may ask about. It may verify, and nothing else."""
+
+    clients: tuple[str, ...] = (LOCAL,)
+    users: tuple[str, ...] | None = None
+    """The users by name. Without this and `groups`: all."""
+    groups: tuple[str, ...] | None = None
+    """Members of these system groups too (client `local`), as this machine knows them."""
+    stacks: tuple[str, ...] | None = None
+    """The stacks that it may use; all of them when left out."""
+    enrol: bool = False
+    """Whether users may set up their first authenticator while they log in there: the host sees its key."""
+
+
+class Relays(_Section, frozen=True):
+    """Hosts that ask this daemon over the network, each known by its certificate."""
+
+    listen: Endpoint | None = None
+    """Address and port, as in 0.0.0.0:6363 or [::]:6363. Not needed where systemd opens the socket."""
+    names: tuple[Endpoint, ...] = ()
+    """What this machine is called by hosts, for its certificate; its host name when left out."""
+    authority: Path | None = None
+    """Certificates (PEM) of an authority of your own, which issues those of hosts."""
+    certificate: Path | None = None
+    """With an authority of your own: this machine's certificate, with its chain (PEM)."""
+    key: Path | None = None
+    """Its private key; in the file of the certificate when left out."""
+    connections_per_host: Count = 1024
+    idle: Annotated[int, msgspec.Meta(ge=5, le=86_400)] = 300
+    """Seconds after which a silent connection is closed."""
+    hosts: dict[str, RelayHost] = {}
+    """By the name in the certificate. A host without an entry is not let in."""
+
+
+class Relay(_Section, frozen=True):
+    """Makes this daemon a relay: it has no store and asks central daemons over the network."""
+
+    centres: tuple[Endpoint, ...] = ()
+    """Where they are, as in centre.example:6363, in the order in which they are tried."""
+    certificate: Path | None = None
+    """This host's certificate (PEM); the systemd credential relay.pem, else /etc/otpbridge/relay.pem."""
+    key: Path | None = None
+    """Its private key; in the file of the certificate when left out."""
+    authority: Path | None = None
+    """The authority that issued the certificates of the centres; in the file of the certificate when left out."""
+    timeout: Annotated[int, msgspec.Meta(ge=1, le=300)] = 8
+    """Seconds that a call may take. Less than the PAM module waits (10), so that it hears why."""
+    connect: Annotated[int, msgspec.Meta(ge=1, le=60)] = 2
+    """Seconds that a centre has to accept a connection, or to say that it lives."""
+    idle: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 60
+    """Seconds that an unused connection is kept."""
+
+
 class Config(_Section, frozen=True):
     """All of otpbridge.toml."""
 
@@ -280,6 +337,8 @@ class Config(_Section, frozen=True):
     """For Linux accounts, and what clients do not say for themselves."""
     local_keys: LocalKeys = LocalKeys()
     callers: tuple[CallerEntry, ...] = ()
+    relays: Relays = Relays()
+    relay: Relay = Relay()
     clients: dict[str, ClientEntry] = {}
     stacks: dict[str, StackEntry] = {}
     verifiers: dict[str, dict[str, str | int | float | bool]] = {}
@@ -343,6 +402,7 @@ class Source:
             _check_names(parsed)
             _check_networks(parsed)
             _check_relying_parties(parsed)
+            _check_relays(parsed)
         return parsed
 
     @contextmanager
@@ -410,6 +470,10 @@ def _check_names(parsed: Config) -> None:
     for number, entry in enumerate(parsed.callers):
         for at, name in enumerate(entry.clients):
             said.append(("[[callers]] clients", name, ("callers", number, "clients", at)))
+    for host, about in parsed.relays.hosts.items():
+        for at, name in enumerate(about.clients):
+            place: Place = ("relays", "hosts", host, "clients", at)
+            said.append((_said(place), name, place))
     for section, name, place in said:
         if not CLIENT_NAME.fullmatch(name):
             raise ConfigError(
@@ -459,6 +523,44 @@ def _check_relying_parties(parsed: Config) -> None:
                 )
             if read[2] != id_ and not read[2].endswith(f".{id_}"):
                 raise ConfigError(f"{_said(at)}: {read[2]} is neither `{id_}` (rp_id) nor below it.", at)
+
+
+def endpoint(text: str) -> tuple[str, int] | None:
+    """Host and port of `host:port` or `[IPv6 address]:port`; None where it is not of that form."""
+    read = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})", text)
+    return None if read is None or int(read[3]) > 65_535 else (read[1] or read[2], int(read[3]))
+
+
+def host_name(name: str) -> bool:
+    """Whether this can be the name of a host."""
+    return _HOST.fullmatch(name) is not None
+
+
+def _check_relays(parsed: Config) -> None:
+    """Refuse hosts that no certificate can name, endpoints that are none, and half a certificate."""
+    relays = parsed.relays
+    if parsed.relay.centres and relays != Relays():
+        raise ConfigError("[relays]: a relay has no store, so no host can ask it. Leave out [relay]", ("relays",))
+    for number, text in enumerate(parsed.relay.centres):
+        if endpoint(text) is None:
+            raise ConfigError(f"relay.centres: `{text}` is not of the form host:port.", ("relay", "centres", number))
+    if relays.listen is not None and endpoint(relays.listen) is None:
+        raise ConfigError(f"relays.listen: `{relays.listen}` is not of the form 0.0.0.0:6363.", ("relays", "listen"))
+    for name in relays.hosts:
+        if not host_name(name):
+            raise ConfigError(f"relays.hosts: `{name}` is not a host name in lower case.", ("relays", "hosts", name))
+    for name, host in relays.hosts.items():
+        for number, stack in enumerate(host.stacks or ()):
+            if stack not in parsed.rules:
+                at: Place = ("relays", "hosts", name, "stacks", number)
+                raise ConfigError(f"{_said(at)}: there is no stack `{stack}`.", at)
+    if relays.authority is None and (relays.certificate or relays.key) is not None:
+        raise ConfigError(
+            "[relays]: `certificate` and `key` go with an `authority` of your own; without one they are made here.",
+            ("relays",),
+        )
+    if relays.authority is not None and relays.certificate is None:
+        raise ConfigError("[relays]: with an `authority` of your own, give `certificate` and `key` too.", ("relays",))
 
 
 def _path(kind: type, value: Any) -> Any:

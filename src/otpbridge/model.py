@@ -206,12 +206,16 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the kernel's word (SO_PEERCRED), and through which socket."""
+    """Who asks: the kernel's word (SO_PEERCRED), and through which socket.
+
+    With `host`, it is the word of that relay, and uid and pid mean something on that host alone.
+    """
 
     uid: int
     gid: int
     pid: int
     admin_socket: bool = False
+    host: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,3 +364,5 @@ class AuditEvent(NamedTuple):
     service: str | None = None
     rhost: str | None = None
     detail: dict[str, str | int | bool] | None = None
+    host: str | None = None
+    """The relay that it came through, and that says what uid, pid, service and rhost are."""

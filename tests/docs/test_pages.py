@@ -199,6 +199,7 @@ def test_the_table_of_verifiers_is_that_of_the_program():
 
 
 NAMED = {"callers": config.CallerEntry, "clients": config.ClientEntry, "stacks": config.StackEntry}
+HOST = msgspec.structs.fields(config.RelayHost)
 SECTIONS = {"callers": "[[callers]]", "clients": "[clients.NAME]", "stacks": "[stacks.NAME]"}
 FROM_THROTTLE = {"limit", "first_wait", "longest_wait"}
 """Keys of [policy] whose default is what [throttle] says."""
@@ -216,7 +217,9 @@ def settings():
         own = set(kind.__struct_fields__) - set(shared)
         for key in msgspec.structs.fields(kind):
             # Nor is a section of a section that stands by itself too.
-            if key.name in own and not isinstance(key.default, msgspec.Struct):
+            if (field.name, key.name) == ("relays", "hosts"):
+                yield from (("[relays.hosts.NAME]", each.name, each.default) for each in HOST)
+            elif key.name in own and not isinstance(key.default, msgspec.Struct):
                 yield SECTIONS.get(field.name, f"[{field.name}]"), key.name, key.default
 
 

@@ -38,6 +38,7 @@ def entry_line(entry: Entry) -> str:
         ("reason", entry.reason),
         ("service", entry.service),
         ("rhost", entry.rhost),
+        ("host", entry.host),
         ("uid", entry.uid),
         ("pid", entry.pid),
     ]

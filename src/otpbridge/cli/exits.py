@@ -64,6 +64,9 @@ _LIMITS = {
     "reason": "; it has 500 characters at most",
     "client": "; a client is named in lower case letters, digits and . _ -, 64 at most",
     "user": "; a user has a name of 1 to 256 bytes",
+    "host": "; a host has a name in lower case, as in web1.example",
+    "days": "; a certificate is valid for 1 to 3650 days",
+    "serial": "; a serial number is in hexadecimal digits",
 }
 
 _OLD_DAEMON = "the daemon does not know this call; it is of another version: restart it"
@@ -107,6 +110,25 @@ _TABLE: dict[str, _Row] = {
     ),
     "BadParameters": _Row(Code.USAGE, lambda given: str(given.get("reason"))),
     "KeyNotRotatable": _Row(Code.REFUSED, lambda given: str(given.get("reason"))),
+    "AtCentre": _Row(
+        Code.REFUSED,
+        lambda given: (
+            "this host is a relay and keeps no users, tokens or log; do this at the centre"
+            f" ({', '.join(map(str, given.get('centres', ())))})"
+        ),
+    ),
+    "NoRelay": _Row(Code.REFUSED, lambda _given: "this daemon is no relay"),
+    "ForeignAuthority": _Row(
+        Code.REFUSED,
+        lambda _given: (
+            "[relays] authority names an authority of your own: have it issue the certificate, for clients"
+            " (extendedKeyUsage clientAuth), with the host's name as its only dNSName"
+        ),
+    ),
+    "NoSuchCertificate": _Row(
+        Code.REFUSED,
+        lambda given: f"no certificate of {given.get('host')} is in force here; see: otpbridge relay list",
+    ),
     "Failed": _Row(Code.UNAVAILABLE, lambda given: f"the daemon failed, nothing was changed: {given.get('reason')}"),
     "Unavailable": _Row(
         Code.UNAVAILABLE,

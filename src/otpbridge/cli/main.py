@@ -37,6 +37,7 @@ COMMANDS = {
     "audit": _Entry("audit", "Read and check the audit log."),
     "notify": _Entry("notify", "Hand on what happens to users and tokens."),
     "key": _Entry("key", "Replace the master key."),
+    "relay": _Entry("relay", "Let hosts ask this daemon over the network."),
     "backup": _Entry("backup", "Save a copy of the store."),
     "restore": _Entry("backup", "Make a store from a backup."),
     "store": _Entry("store", "Prepare a store on a database server, or move one."),

@@ -56,6 +56,11 @@ config_option = click.option(
     metavar="FILE",
     help="Configuration.  [default: /etc/otpbridge/otpbridge.toml if there is one]",
 )
+relay_option = click.option(
+    "--relay",
+    metavar="CENTRES",
+    help="Have no store here; ask these central daemons, as HOST:PORT with commas between them.",
+)
 
 
 class Duration(click.ParamType[int]):

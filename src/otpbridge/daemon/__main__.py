@@ -10,6 +10,7 @@ from pathlib import Path
 from otpbridge import config
 from otpbridge.daemon import main
 from otpbridge.daemon.move import move
+from otpbridge.daemon.relay import host
 from otpbridge.daemon.restore import restore
 from otpbridge.daemon.upgrade import upgrade
 from otpbridge.errors import OtpBridgeError
@@ -27,6 +28,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--upgrade", metavar="ROLE", help="upgrade the tables on a server as this role, then end")
     parser.add_argument("--migrate", metavar="URL", help="move the store to another database, then end")
     parser.add_argument("--migrate-again", metavar="URL", help="the same, though it was begun before")
+    parser.add_argument("--relay", metavar="CENTRES", help="have no store; ask these daemons (host:port,host:port)")
     chosen = parser.parse_args(arguments)
     options = main.Options(
         (chosen.state_dir or config.default_state_dir()).absolute(),
@@ -42,6 +44,8 @@ def run(arguments: list[str]) -> int:
         elif chosen.migrate is not None or chosen.migrate_again is not None:
             again = chosen.migrate_again is not None
             print(move(options, chosen.migrate_again if again else chosen.migrate, again=again))
+        elif chosen.relay is not None or config.load(options.config_file).relay.centres:
+            host.serve(options, chosen.relay)
         else:
             main.serve(options)
     except OtpBridgeError as error:

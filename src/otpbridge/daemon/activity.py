@@ -49,6 +49,7 @@ class _Entry(msgspec.Struct):
     verdict: Verdict | None = None
     service: str | None = None
     rhost: str | None = None
+    host: str | None = None
     detail: dict[str, Any] = {}
 
 
@@ -115,16 +116,18 @@ def _event(row: AuditRow, entry: _Entry) -> Found | None:
         return None
     said = entry.detail.get("enforcement")
     enforcement = Enforcement(said) if deed is Deed.ENFORCEMENT_SET and said in set(Enforcement) else None
-    return entry.token, AccountEvent(
-        at=entry.at, event=deed, service=entry.service, rhost=entry.rhost, enforcement=enforcement
-    )
+    return entry.token, _event_of(entry, deed, enforcement=enforcement)
 
 
 def _login(entry: _Entry) -> Found:
     let_in = entry.verdict in _LET_IN
     # A refused one may have a token too: that of a code which was right, but used.
     token = entry.token if let_in else None
-    return token, AccountEvent(at=entry.at, event=Deed.LOGIN, let_in=let_in, service=entry.service, rhost=entry.rhost)
+    return token, _event_of(entry, Deed.LOGIN, let_in=let_in)
+
+
+def _event_of(entry: _Entry, deed: Deed, **more: Any) -> AccountEvent:
+    return AccountEvent(at=entry.at, event=deed, service=entry.service, rhost=entry.rhost, host=entry.host, **more)
 
 
 def _named(event: AccountEvent, token: Named | None) -> AccountEvent:

@@ -7,8 +7,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from otpbridge.daemon.relay.authority import BadRequestError
 from otpbridge.daemon.stacks import UnknownStackError
 from otpbridge.errors import EnrolError, OtpBridgeError
+from otpbridge.store.relays import NoSuchCertificateError
 from otpbridge.store.tokens import LastTokenError, NoSuchTokenError, SpentError, WrongStateError
 from otpbridge.store.users import (
     LockedUserError,
@@ -32,6 +34,8 @@ _NAMED: dict[type[OtpBridgeError], tuple[str, Callable[[Any], dict[str, Any]]]] 
     NoAuthenticatorError: ("NoAuthenticator", lambda error: {"user": error.user, "client": error.client}),
     UnknownStackError: ("UnknownStack", lambda error: {"stack": error.stack}),
     LastTokenError: ("LastToken", lambda error: {"token": error.token}),
+    NoSuchCertificateError: ("NoSuchCertificate", lambda error: {"host": error.host}),
+    BadRequestError: ("BadParameters", lambda error: {"reason": str(error)}),
     SpentError: ("BadParameters", lambda error: {"reason": str(error)}),
     EnrolError: ("BadParameters", lambda error: {"reason": str(error)}),
 }

@@ -62,6 +62,8 @@ class Subject:
     """Whether the caller can have a security key asked in a browser."""
     keys_here: AskKeys | None = None
     """Asks the security keys that are plugged in here, where the login is here too."""
+    enrols: bool = True
+    """Whether the user may set up a first authenticator here, where the stack does that."""
 
     @property
     def believed(self) -> bool:
@@ -84,6 +86,7 @@ class Subject:
             service=self.context.service or None,
             rhost=self.context.rhost or None,
             detail=detail,
+            host=self.caller.host,
         )
 
 
@@ -262,7 +265,7 @@ class Judge:
             trusted=policy.trusted_network(context.rhost, held) if subject.believed else None,
             group=group,
             grace=bool(held.grace and sighting and await self._passed_within(sighting, held.grace * 1000)),
-            enrols=stack.enrols,
+            enrols=stack.enrols and subject.enrols,
         )
         stands = policy.standing(candidate, held, self._clock(), about)
         return Case(candidate, stack, held, rule, stands, sighting)
@@ -466,6 +469,9 @@ def _sighting(subject: Subject) -> Sighting | None:
     source = context.rhost or (f"tty {context.tty}" if context.tty else "")
     if not subject.believed or not source:
         return None
+    if subject.caller.host is not None:
+        # A success at one host counts there alone: others need not believe what that one says.
+        source = f"{subject.caller.host} {source}"
     return Sighting(subject.client, subject.user, context.service, source)
 
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from otpbridge.daemon.desk import Desk, event
 from otpbridge.model import Secret
-from otpbridge.store import rekey
+from otpbridge.store import rekey, relays
 from otpbridge.store.writer import Transaction
 from otpbridge.vault.keys import KEY_BYTES, KeyPlace, Keyring, MasterKey
 from otpbridge.wire.messages import ADMIN, RotateKey, RotateKeyReply
@@ -24,8 +24,8 @@ class KeyDesk:
     """The handler of Admin.RotateKey.
 
     Steps, each safe to be the last before a crash: write a key file with the new key before the old one; seal the
-    store's own secret and then every seed anew; write the key file without the old one. A daemon that finds two
-    keys opens everything with either, and `key rotate` goes on where it stopped.
+    store's own secret, the authority of relays and then every seed anew; write the key file without the old one. A
+    daemon that finds two keys opens everything with either, and `key rotate` goes on where it stopped.
 
     Other daemons on a shared store could not open what is sealed under a key that they have not got. So there an
     administrator gives the new key to all of them first, and takes the old one away last; no key file is written.
@@ -77,4 +77,5 @@ class KeyDesk:
 
 def _begin(call: Call, key_id: str, desk: Desk, transaction: Transaction) -> None:
     rekey.reseal_root(transaction, desk.store.vault)
+    relays.reseal_authority(transaction, desk.store.vault)
     transaction.audit(event(call, "key rotation begun", detail={"key": key_id}))

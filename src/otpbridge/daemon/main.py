@@ -38,6 +38,9 @@ from otpbridge.daemon.notice_handlers import NoticesCounter
 from otpbridge.daemon.outside import Shelter, brief
 from otpbridge.daemon.people_handlers import PeopleCounter
 from otpbridge.daemon.policy import Rights, uid_of
+from otpbridge.daemon.relay import centre
+from otpbridge.daemon.relay.centre import Centre
+from otpbridge.daemon.relay.desk import RelayDesk
 from otpbridge.daemon.stacks import Stacks
 from otpbridge.daemon.verify_handlers import VerifyCounter
 from otpbridge.errors import OtpBridgeError, StoreError
@@ -65,6 +68,7 @@ _STREAMING = (
     messages.AuditTail,
     messages.Watch,
     messages.RotateKey,
+    messages.ListRelays,
     messages.Backup,
 )
 
@@ -135,6 +139,7 @@ class Daemon:
         )
         self._board = Board(store)
         self._local_keys = LocalKeys(made.config.local_keys)
+        self._centre = Centre(self._desk)
         self._keys = keys
         self._services: list[Service] = []
 
@@ -145,13 +150,18 @@ class Daemon:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         handed = systemd.listening()
+        relays = handed.pop("relays", None) or centre.listen(self._desk.config.relays)
         owned = {} if handed else sockets.bind(self._options.run_dir, self._desk.config.admin_group)
         servers = [Server(self._service(name), sock, name=name) for name, sock in (handed or owned).items()]
         self._store.start()
         self._services = [server.service for server in servers]
+        if relays is not None:
+            servers.append(await self._centre.serve(relays))
         for server in servers:
             await server.start()
         chores = [asyncio.create_task(self._tidy()), asyncio.create_task(self._watchdog())]
+        if relays is not None:
+            chores.append(asyncio.create_task(self._centre.keep_up()))
         if self._store.is_shared:
             chores.append(asyncio.create_task(self._board.keep_up(self._store)))
         await self._note("daemon started")
@@ -211,6 +221,7 @@ class Daemon:
             interfaces.append(ADMIN)
             desk_of_admin = AdminCounter(desk, self._keys)
             audit = AuditDesk(desk, self._board)
+            relays = RelayDesk(desk, self._centre)
             handlers |= {
                 messages.AddUser: desk_of_admin.add_user,
                 messages.ShowUser: desk_of_admin.show_user,
@@ -234,6 +245,10 @@ class Daemon:
                 messages.AuditTail: audit.tail,
                 messages.AuditVerify: audit.verify,
                 messages.RotateKey: KeyDesk(desk, self._keys).rotate,
+                messages.IssueRelay: relays.issue,
+                messages.RevokeRelay: relays.revoke,
+                messages.ListRelays: relays.list,
+                messages.RelayStatus: relays.no_relay,
                 messages.Backup: BackupDesk(desk).backup,
             }
         return Service(
@@ -249,15 +264,7 @@ class Daemon:
         )
 
     def _limits(self) -> Limits:
-        bounds = self._desk.config.limits
-        return Limits(
-            trusted_uids=self._desk.rights.trusted,
-            connections_per_uid=bounds.connections_per_uid,
-            connections_root=bounds.connections_trusted,
-            calls_in_flight_per_uid=bounds.calls_per_uid,
-            calls_in_flight_root=bounds.calls_trusted,
-            idle_seconds=float(bounds.idle),
-        )
+        return sockets.limits(self._desk.config, self._desk.rights.trusted)
 
     def _reload(self) -> None:
         """Read the configuration again; what cannot change while running is said and left as it is."""
@@ -272,6 +279,8 @@ class Daemon:
             fixed = [
                 name for name in ("key", "store", "admin_group") if getattr(fresh, name) != getattr(desk.config, name)
             ]
+            if fresh.relays.listen != desk.config.relays.listen:
+                fixed.append("relays (listen)")
             if fresh.throttle.per_source != desk.config.throttle.per_source:
                 fixed.append("throttle (per source)")
             if fixed:
@@ -279,6 +288,7 @@ class Daemon:
             desk.judge = Judge(desk.store, fresh, made.stacks, clock=desk.clock, random=desk.random, host=desk.host)
             desk.config, desk.rights = fresh, made.rights
             self._local_keys.use(fresh.local_keys)
+            self._centre.reload()
             for service in self._services:
                 service.limits = self._limits()
             log.info("reload: done")
@@ -333,7 +343,7 @@ def serve(options: Options) -> None:
     async def run() -> None:
         await Daemon(options, made, store, keys).run()
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(run())
     if threading.active_count() > 1:
         # All is closed. What is left are verifiers that hang, and the interpreter would wait for some of them.
@@ -341,7 +351,7 @@ def serve(options: Options) -> None:
         os._exit(0)
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """uvloop where it is installed (extra `speed`), else asyncio's own loop."""
     try:
         import uvloop  # noqa: PLC0415 - an extra

@@ -26,6 +26,7 @@ class _Entry(msgspec.Struct):
     uid: int | None = None
     service: str | None = None
     rhost: str | None = None
+    host: str | None = None
     detail: dict[str, Any] = {}
 
 
@@ -122,6 +123,7 @@ class Telling:
             by=entry.uid,
             service=entry.service,
             rhost=entry.rhost,
+            host=entry.host,
             detail=detail or None,
         )
 

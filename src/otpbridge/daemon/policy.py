@@ -50,7 +50,9 @@ class Rights:
         return self._admins | frozenset(self._grants)
 
     def given(self, caller: Caller, client: str, right: Right) -> Authority:
-        """The role that a caller has for every user of a client."""
+        """The role that a caller has for every user of a client. A uid on another host is none of ours."""
+        if caller.host is not None:
+            return Authority.NONE
         if caller.admin_socket or caller.uid in self._admins:
             return Authority.ADMIN
         grant = self._grants.get(caller.uid)
@@ -60,6 +62,8 @@ class Rights:
 
     def anywhere(self, caller: Caller, right: Right) -> bool:
         """Whether there is any client for whose users a caller has a right."""
+        if caller.host is not None:
+            return False
         if caller.admin_socket or caller.uid in self._admins:
             return True
         grant = self._grants.get(caller.uid)
@@ -68,7 +72,7 @@ class Rights:
     async def authority(self, caller: Caller, client: str, user: str, right: Right) -> Authority:
         """The role in which a caller may act on one user: what is given to it, else itself."""
         given = self.given(caller, client, right)
-        if given is not Authority.NONE or client != LOCAL:
+        if given is not Authority.NONE or client != LOCAL or caller.host is not None:
             return given
         # In a thread: where accounts come from a directory, asking for one may take long.
         own = await asyncio.to_thread(self._uid_of, user)

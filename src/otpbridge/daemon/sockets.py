@@ -8,7 +8,9 @@ import socket
 import stat
 from pathlib import Path
 
+from otpbridge.config import Config
 from otpbridge.errors import ConfigError, StoreBusyError
+from otpbridge.wire.calls import Limits
 
 VERIFY_MODE = 0o666
 ADMIN_MODE = 0o660
@@ -28,6 +30,19 @@ def bind(run_dir: Path, admin_group: str) -> dict[str, socket.socket]:
     if gid is not None and (os.geteuid() == 0 or gid in os.getgroups()):
         os.chown(run_dir / "admin", -1, gid)
     return sockets
+
+
+def limits(config: Config, trusted: frozenset[int]) -> Limits:
+    """What callers may take on either. `trusted` are the uids that act for many people."""
+    bounds = config.limits
+    return Limits(
+        trusted_uids=trusted,
+        connections_per_uid=bounds.connections_per_uid,
+        connections_root=bounds.connections_trusted,
+        calls_in_flight_per_uid=bounds.calls_per_uid,
+        calls_in_flight_root=bounds.calls_trusted,
+        idle_seconds=float(bounds.idle),
+    )
 
 
 def _prepare(run_dir: Path) -> None:

@@ -10,10 +10,9 @@ from otpbridge.daemon.attempt import Deliver, Question
 from otpbridge.daemon.desk import Counter, Desk, client_of, invalid, user_of
 from otpbridge.daemon.judge import Conversation, Subject
 from otpbridge.daemon.local_keys import LocalKeys
-from otpbridge.daemon.policy import Authority
-from otpbridge.model import LOCAL, Context, Notice, Outcome, Verdict
+from otpbridge.daemon.policy import Authority, Rights
+from otpbridge.model import LOCAL, Caller, Context, Notice, Outcome, Verdict
 from otpbridge.wire.messages import (
-    VERIFY,
     Account,
     AccountReply,
     Begin,
@@ -51,7 +50,7 @@ class VerifyCounter(Counter):
         """Judge an attempt in one call."""
         if len(asked.responses) > _MOST_RESPONSES:
             raise invalid("responses")
-        subject = await self._subject(call, asked)
+        subject = await self.subject(call, asked)
         if subject is None:
             return CheckReply(verdict=Verdict.PERM_DENIED, notices=())
         outcome = await self.desk.judge.check(subject, asked.responses)
@@ -66,12 +65,12 @@ class VerifyCounter(Counter):
 
     async def begin(self, call: Call, asked: Begin) -> StepReply:
         """Start a conversation."""
-        subject = await self._subject(call, asked)
+        subject = await self.subject(call, asked)
         if subject is None:
             return _reply("", _REFUSED, ())
         open_now = self._conversations(call)
         if len(open_now) >= _MOST_CONVERSATIONS:
-            raise VarlinkError(f"{VERIFY}.Busy", {"retryAfter": 1})
+            raise _error(call, "Busy", {"retryAfter": 1})
         number = int(call.connection.state.get("session", 0)) + 1
         session = str(number)
         deliver = _delivery(call, session)
@@ -94,10 +93,10 @@ class VerifyCounter(Counter):
         # Out of the list while it is judged: a second answer cannot be given to the same question.
         conversation = self._conversations(call).pop(asked.session, None)
         if conversation is None:
-            raise VarlinkError(f"{VERIFY}.NoSuchSession")
+            raise _error(call, "NoSuchSession")
         if self.desk.clock() - conversation.started > self.desk.config.limits.conversation:
             self.desk.judge.abandon(conversation)
-            raise VarlinkError(f"{VERIFY}.NoSuchSession")
+            raise _error(call, "NoSuchSession")
         conversation.attempt.deliver = _delivery(call, asked.session)
         step = await self.desk.judge.answer(conversation, asked.responses)
         conversation.attempt.deliver = None
@@ -111,39 +110,20 @@ class VerifyCounter(Counter):
         """Give up a conversation."""
         conversation = self._conversations(call).pop(asked.session, None)
         if conversation is None:
-            raise VarlinkError(f"{VERIFY}.NoSuchSession")
+            raise _error(call, "NoSuchSession")
         self.desk.judge.abandon(conversation)
         return Empty()
 
     async def account(self, call: Call, asked: Account) -> AccountReply:
         """PAM's account phase."""
-        subject = await self._subject(call, asked)
+        subject = await self.subject(call, asked)
         if subject is None:
             return AccountReply(verdict=Verdict.PERM_DENIED)
         return AccountReply(verdict=(await self.desk.judge.account(subject)).verdict)
 
-    async def _subject(self, call: Call, asked: Check | Begin | Account) -> Subject | None:
+    async def subject(self, call: Call, asked: Check | Begin | Account) -> Subject | None:
         """Who is to be verified; None where the caller may not ask."""
-        client, user = client_of(asked.client), user_of(asked.user)
-        caller = self.caller(call)
-        authority = await self.desk.rights.authority(caller, client, user, Right.VERIFY)
-        if authority is Authority.NONE:
-            return None
-        # What people say of themselves is no source: it would let them hide from back-off, or put it on others.
-        believed = authority is not Authority.SELF
-        context = _context(asked.context, believed=believed)
-        combined = not isinstance(asked, Account) and bool(asked.combined)
-        return Subject(
-            caller,
-            authority,
-            client,
-            user,
-            context,
-            nullok=believed and bool(asked.nullok),
-            stack=asked.stack,
-            combined=combined,
-            browser=isinstance(asked, Begin) and bool(asked.webauthn),
-        )
+        return await subject_of(self.desk.rights, self.caller(call), asked)
 
     def _abandon_all(self, conversations: dict[str, Conversation]) -> None:
         for conversation in conversations.values():
@@ -159,10 +139,39 @@ class VerifyCounter(Counter):
             call.connection.state[_PROVEN] = (subject.user, self.desk.clock())
 
 
+async def subject_of(rights: Rights, caller: Caller, asked: Check | Begin | Account) -> Subject | None:
+    """Who is to be verified for a process on this machine; None where it may not ask. Raises InvalidParameter."""
+    client, user = client_of(asked.client), user_of(asked.user)
+    authority = await rights.authority(caller, client, user, Right.VERIFY)
+    return None if authority is Authority.NONE else subject_for(caller, authority, asked)
+
+
+def subject_for(caller: Caller, authority: Authority, asked: Check | Begin | Account) -> Subject:
+    """Who is to be verified for a caller that may ask. Raises InvalidParameter."""
+    # What people say of themselves is no source: it would let them hide from back-off, or put it on others.
+    believed = authority is not Authority.SELF
+    return Subject(
+        caller,
+        authority,
+        client_of(asked.client),
+        user_of(asked.user),
+        _context(asked.context, believed=believed),
+        nullok=believed and bool(asked.nullok),
+        stack=asked.stack,
+        combined=not isinstance(asked, Account) and bool(asked.combined),
+        browser=isinstance(asked, Begin) and bool(asked.webauthn),
+    )
+
+
 def proven(call: Call, user: str, now: float, seconds: float) -> bool:
     """Whether this user of client `local` verified on this connection within the last `seconds`."""
     found: tuple[str, float] | None = call.connection.state.get(_PROVEN)
     return found is not None and found[0] == user and 0 <= now - found[1] <= seconds
+
+
+def _error(call: Call, name: str, parameters: dict[str, int] | None = None) -> VarlinkError:
+    """An error of the interface that was called: Verify, or what relays ask."""
+    return VarlinkError(f"{call.method.rpartition('.')[0]}.{name}", parameters)
 
 
 def _context(fields: ContextFields | None, *, believed: bool) -> Context:

@@ -47,4 +47,5 @@ def _line(visit: Visit, event: AccountEvent) -> Line:
     if event.kind in people.AUTHENTICATORS or (event.kind is not None and event.event == "login"):
         kind = visit.texts(f"kind.{event.kind}")
         text = f"{text}: {kind} {event.label}" if event.label else f"{text}: {kind}"
-    return Line(int(event.at), text, event.rhost or "", event.service or "", key == "activity.refused")
+    where = " @ ".join(part for part in (event.service, event.host) if part)
+    return Line(int(event.at), text, event.rhost or "", where, key == "activity.refused")

@@ -61,6 +61,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     pid: int | None = None
     service: str | None = None
     rhost: str | None = None
+    host: str | None = None
     detail: dict[str, str | int | bool] | None = None
 
 
@@ -105,6 +106,7 @@ class AuditLog:
                 event.pid,
                 event.service,
                 event.rhost,
+                event.host,
                 event.detail,
             )
             entry = _encode(line)

@@ -29,7 +29,7 @@ from otpbridge.store.engine import is_shared, snapshot
 from otpbridge.vault.seal import Vault, derive
 
 _FORMAT = 1
-_TABLES = (tables.meta, tables.user, tables.token, tables.throttle, tables.audit)
+_TABLES = (tables.meta, tables.user, tables.token, tables.throttle, tables.relay, tables.audit)
 _PIECE = 24_000
 _ROWS = 500
 _LONGEST_LINE = 1 << 20
@@ -182,7 +182,19 @@ def merge(connection: Connection, replaced: Connection) -> int:
     ):
         same = (user.c.client == locked.client) & (user.c.name == locked.name)
         connection.execute(update(user).where(same).values(locked_at=locked.locked_at))
+    for gone in replaced.execute(select(tables.relay)).mappings():
+        _carry_certificate(connection, dict(gone))
     return _end_exemptions(connection, replaced)
+
+
+def _carry_certificate(connection: Connection, row: dict[str, Any]) -> None:
+    """Keep a host's certificate known, and revoked where it was: it goes on to exist whatever is restored."""
+    relay = tables.relay
+    same = relay.c.serial == row["serial"]
+    if connection.execute(select(relay.c.serial).where(same)).first() is None:
+        connection.execute(insert(relay).values(row))
+    elif row["revoked_at"] is not None:
+        connection.execute(update(relay).where(same).values(revoked_at=row["revoked_at"]))
 
 
 def _end_exemptions(connection: Connection, replaced: Connection) -> int:

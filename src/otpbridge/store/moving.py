@@ -20,7 +20,7 @@ from otpbridge.vault.seal import Vault, derive
 
 _MOVED = "audit head, moved"
 """What the row of `meta` is called that was the head of the log."""
-_TABLES = (tables.meta, tables.user, tables.token, tables.throttle, tables.seen, tables.audit)
+_TABLES = (tables.meta, tables.user, tables.token, tables.throttle, tables.seen, tables.relay, tables.audit)
 _ROWS = 500
 
 

@@ -125,6 +125,18 @@ meta = Table(
     Column("value", LargeBinary, nullable=False),
 )
 
+# Certificates of hosts: those issued here, and those of an authority elsewhere that were revoked. `serial` in hex.
+relay = Table(
+    "relay",
+    metadata,
+    Column("serial", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("issued_at", Number, nullable=False),
+    Column("expires_at", Number),
+    Column("revoked_at", Number),
+    Index(None, "host", "issued_at"),
+)
+
 # Rows of an import that is still being sent; nothing reads them before its last call.
 staged = Table(
     "staged",

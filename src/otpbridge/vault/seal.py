@@ -7,6 +7,7 @@ token, of whom, of what kind and parameters) is associated data: a record that w
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 from cryptography.exceptions import InvalidTag
@@ -76,6 +77,11 @@ def token_identity(token: Token) -> bytes:
     settings = f"{parts.algorithm} {parts.digits} {parts.period} {parts.t0}"
     fields = [text.encode() for text in ("token", token.id, token.client, token.user, token.kind, settings)]
     return b"".join([part for raw in fields for part in (len(raw).to_bytes(4, "big"), raw)])
+
+
+def authority_identity(certificate: bytes) -> bytes:
+    """What the sealed key of the relay authority is bound to: the authority's certificate (DER)."""
+    return b"otpbridge relay authority" + hashlib.sha256(certificate).digest()
 
 
 def _derive(master: Secret, salt: bytes) -> tuple[bytes, bytes]:

@@ -19,6 +19,7 @@ VERIFY = "org.otpbridge.Verify"
 ENROLL = "org.otpbridge.Enroll"
 ADMIN = "org.otpbridge.Admin"
 NOTICES = "org.otpbridge.Notices"
+RELAY = "org.otpbridge.Relay"
 
 
 class Message(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
@@ -40,6 +41,12 @@ class Request(Message, Generic[R], forbid_unknown_fields=True):
 
 class Empty(Message):
     """A reply without fields."""
+
+
+def of(interface: str) -> list[type[Request[Any]]]:
+    """All calls of an interface."""
+    here = [kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, Request)]
+    return [kind for kind in here if getattr(kind, "METHOD", "").rpartition(".")[0] == interface]
 
 
 # --- org.otpbridge.Verify ---------------------------------------------------------------------------------
@@ -303,6 +310,7 @@ class AccountEvent(Message):
     label: str | None = None
     service: str | None = None
     rhost: str | None = None
+    host: str | None = None
     enforcement: Enforcement | None = None
 
 
@@ -637,6 +645,7 @@ class Entry(Message):
     pid: int | None = None
     service: str | None = None
     rhost: str | None = None
+    host: str | None = None
     detail: dict[str, Any] | None = None
 
 
@@ -675,6 +684,74 @@ class RotateKey(Request[RotateKeyReply]):
     REPLY = RotateKeyReply
 
 
+class IssueRelayReply(Message):
+    certificate: str
+    authority: str
+    serial: str
+    expires_at: int
+    known: bool
+
+
+class IssueRelay(Request[IssueRelayReply]):
+    METHOD = f"{ADMIN}.IssueRelay"
+    REPLY = IssueRelayReply
+    host: str
+    request: str
+    days: int | None = None
+
+
+class RevokeRelayReply(Message):
+    revoked: int
+    closed: int
+
+
+class RevokeRelay(Request[RevokeRelayReply]):
+    METHOD = f"{ADMIN}.RevokeRelay"
+    REPLY = RevokeRelayReply
+    host: str
+    serial: str | None = None
+
+
+class RelayCertificate(Message):
+    host: str
+    serial: str
+    issued_at: int
+    connections: int
+    expires_at: int | None = None
+    revoked_at: int | None = None
+
+
+class ListRelaysReply(Message):
+    certificates: tuple[RelayCertificate, ...]
+
+
+class ListRelays(Request[ListRelaysReply]):
+    METHOD = f"{ADMIN}.ListRelays"
+    REPLY = ListRelaysReply
+
+
+class Centre(Message):
+    address: str
+    reachable: bool
+    connections: int
+    fault: str | None = None
+
+
+class RelayStatusReply(Message):
+    version: str
+    started_at: int
+    host: str
+    serial: str
+    expires_at: int
+    centres: tuple[Centre, ...]
+    warnings: tuple[str, ...]
+
+
+class RelayStatus(Request[RelayStatusReply]):
+    METHOD = f"{ADMIN}.RelayStatus"
+    REPLY = RelayStatusReply
+
+
 class BackupReply(Message):
     data: str
 
@@ -700,6 +777,7 @@ class Event(Message):
     by: int | None = None
     service: str | None = None
     rhost: str | None = None
+    host: str | None = None
     detail: dict[str, Any] | None = None
 
 
@@ -713,3 +791,45 @@ class Watch(Request[WatchReply]):
     REPLY = WatchReply
     after: int | None = None
     client: str | None = None
+
+
+# --- org.otpbridge.Relay ----------------------------------------------------------------------------------
+
+
+class Origin(Message, forbid_unknown_fields=True):
+    uid: int
+    pid: int
+    own: bool
+
+
+class HelloReply(Message):
+    host: str
+    version: str
+
+
+class Hello(Request[HelloReply]):
+    METHOD = f"{RELAY}.Hello"
+    REPLY = HelloReply
+
+
+class RelayedCheck(Check, kw_only=True):
+    METHOD = f"{RELAY}.Check"
+    origin: Origin
+
+
+class RelayedBegin(Begin, kw_only=True):
+    METHOD = f"{RELAY}.Begin"
+    origin: Origin
+
+
+class RelayedContinue(Continue):
+    METHOD = f"{RELAY}.Continue"
+
+
+class RelayedCancel(Cancel):
+    METHOD = f"{RELAY}.Cancel"
+
+
+class RelayedAccount(Account, kw_only=True):
+    METHOD = f"{RELAY}.Account"
+    origin: Origin

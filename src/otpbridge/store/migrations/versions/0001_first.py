@@ -79,6 +79,15 @@ def upgrade() -> None:
         sa.Column("value", sa.LargeBinary, nullable=False),
     )
     op.create_table(
+        "relay",
+        sa.Column("serial", sa.Text, primary_key=True),
+        sa.Column("host", sa.Text, nullable=False),
+        sa.Column("issued_at", Number, nullable=False),
+        sa.Column("expires_at", Number),
+        sa.Column("revoked_at", Number),
+    )
+    op.create_index("ix_relay_host_issued_at", "relay", ["host", "issued_at"])
+    op.create_table(
         "staged",
         sa.Column("import_id", sa.Text, primary_key=True),
         sa.Column("line", sa.Integer, primary_key=True, autoincrement=False),

@@ -1,0 +1,111 @@
+"""Admin.IssueRelay, RevokeRelay and ListRelays: certificates of hosts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from otpbridge.config import host_name
+from otpbridge.daemon.desk import Desk, event, invalid
+from otpbridge.daemon.relay import authority
+from otpbridge.daemon.relay.centre import Centre
+from otpbridge.store import relays
+from otpbridge.store.relays import Issued
+from otpbridge.store.writer import Transaction
+from otpbridge.wire.messages import (
+    ADMIN,
+    IssueRelay,
+    IssueRelayReply,
+    ListRelays,
+    ListRelaysReply,
+    RelayCertificate,
+    RelayStatus,
+    RelayStatusReply,
+    RevokeRelay,
+    RevokeRelayReply,
+)
+from otpbridge.wire.service import Call, VarlinkError
+
+_PAGE = 100
+_DAYS = 365
+_MOST_DAYS = 3650
+_SERIAL = re.compile(r"[0-9a-f]{1,40}")
+
+
+class RelayDesk:
+    """The handlers."""
+
+    def __init__(self, desk: Desk, centre: Centre) -> None:
+        self._desk = desk
+        self._centre = centre
+
+    async def issue(self, call: Call, asked: IssueRelay) -> IssueRelayReply:
+        """Issue a certificate. It is in the store before it goes out, so that it can be revoked."""
+        if self._desk.config.relays.authority is not None:
+            raise VarlinkError(f"{ADMIN}.ForeignAuthority")
+        if not host_name(asked.host):
+            raise invalid("host")
+        days = _DAYS if asked.days is None else asked.days
+        if not 1 <= days <= _MOST_DAYS:
+            raise invalid("days")
+        issuer = await self._centre.issuer()
+        now = self._desk.clock()
+        certificate = issuer.for_host(asked.request, asked.host, now, days)
+        serial, end = authority.serial_of(certificate), authority.end_of(certificate)
+
+        def work(transaction: Transaction) -> None:
+            relays.record(transaction, Issued(serial, asked.host, int(now), end))
+            detail: dict[str, str | int | bool] = {"relay": asked.host, "serial": serial, "days": days}
+            transaction.audit(event(call, "relay certificate issued", detail=detail))
+
+        await self._desk.change(work)
+        return IssueRelayReply(
+            certificate=authority.pem_of(certificate),
+            authority=issuer.pem,
+            serial=serial,
+            expires_at=end,
+            known=self._centre.entry_of(asked.host) is not None,
+        )
+
+    async def revoke(self, call: Call, asked: RevokeRelay) -> RevokeRelayReply:
+        """Revoke certificates, then hang up on who uses them."""
+        if not host_name(asked.host):
+            raise invalid("host")
+        serial = None if asked.serial is None else asked.serial.replace(":", "").lower().lstrip("0")
+        if serial is not None and not _SERIAL.fullmatch(serial):
+            raise invalid("serial")
+
+        def work(transaction: Transaction) -> int:
+            gone = relays.revoke(transaction, asked.host, serial)
+            for each in gone:
+                detail: dict[str, str | int | bool] = {"relay": asked.host, "serial": each}
+                transaction.audit(event(call, "relay certificate revoked", detail=detail))
+            return len(gone)
+
+        revoked = await self._desk.change(work)
+        return RevokeRelayReply(revoked=revoked, closed=await self._centre.revoked())
+
+    async def list(self, call: Call, _asked: ListRelays) -> ListRelaysReply:
+        """All certificates that are known here, a page at a time."""
+        found = await self._desk.store.read_long(relays.known)
+        while len(found) > _PAGE:
+            await call.send(self._page(found[:_PAGE]))
+            found = found[_PAGE:]
+        return self._page(found)
+
+    async def no_relay(self, _call: Call, _asked: RelayStatus) -> RelayStatusReply:
+        """A daemon with a store is none."""
+        raise VarlinkError(f"{ADMIN}.NoRelay")
+
+    def _page(self, found: Sequence[Issued]) -> ListRelaysReply:
+        return ListRelaysReply(certificates=tuple(map(self._fields, found)))
+
+    def _fields(self, issued: Issued) -> RelayCertificate:
+        return RelayCertificate(
+            host=issued.host,
+            serial=issued.serial,
+            issued_at=issued.issued_at,
+            expires_at=issued.expires_at,
+            revoked_at=issued.revoked_at,
+            connections=self._centre.connections_of(issued.host),
+        )
