@@ -1,7 +1,7 @@
 """Judge what a daemon did from what its clients saw and what its audit log holds. Nothing here is otpbridge's.
 
-Each token is a register that only grows: spending step 7 needs a register below 7 and leaves it at 7. A history is
-good when every answer can be explained by one order of all attempts that keeps to the order in which they were seen
+Each token is a register that only grows: spending step 7 needs a register below 7 and leaves it at 7. (In a list of
+codes each has a register of its own.) A history is good when every answer can be explained by one order of all attempts that keeps to the order in which they were seen
 to follow one another (linearizability), and when nothing else of what was promised was broken:
 
     findings = check(History(attempts, rows, windows, states))    # [] where all is well
@@ -63,6 +63,8 @@ class Attempt:
     outcome: str
     due: bool = True
     """Whether the code was one that is accepted unless it, or a later one, was spent before."""
+    ordered: bool = True
+    """Whether a code is spent with a later one; else, as in a list of codes, `step` only tells them apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,20 +127,27 @@ def check(history: History) -> list[Finding]:
     return [finding for rule in _RULES for finding in rule(history)]
 
 
+def check_codes(history: History) -> list[Finding]:
+    """The same, where the log is not at hand."""
+    return [finding for rule in (_spent_once, _refused_rightly, _answered) for finding in rule(history)]
+
+
 # --- codes ---
 
 
 def _spent_once(history: History) -> Iterator[Finding]:
     """No code was accepted twice, none after a later one, and none that was wrong."""
-    for token, attempts in _by_token(history.attempts).items():
+    for token, attempts in _by_register(history.attempts).items():
         accepted = sorted((each for each in attempts if each.outcome == SUCCESS), key=lambda each: each.invoked)
         for each in accepted:
             if each.step is None:
                 yield Finding("wrong code", f"{token} was let in with a code that it does not have", (each,))
         firsts: dict[int, Attempt] = {}
         for each in accepted:
-            if each.step is not None and (first := firsts.setdefault(each.step, each)) is not each:
-                yield Finding("accepted twice", f"step {each.step} of {token}", (first, each))
+            if each.step in firsts:
+                yield Finding("accepted twice", f"step {each.step} of {token}", (firsts[each.step], each))
+            elif each.step is not None:
+                firsts[each.step] = each
         yield from _not_backwards(token, list(firsts.values()))
 
 
@@ -158,10 +167,10 @@ def _not_backwards(token: str, accepted: Sequence[Attempt]) -> Iterator[Finding]
 
 def _refused_rightly(history: History) -> Iterator[Finding]:
     """Where a code that was due was refused, it could be spent by then, or a fault explains it."""
-    for token, attempts in _by_token(history.attempts).items():
+    for token, attempts in _by_register(history.attempts).items():
         floors = _Floors(attempts)
         for each in attempts:
-            if each.outcome != REFUSED or each.step is None or not each.due or each.act is Act.START:
+            if each.outcome != REFUSED or each.step is None or not each.due:
                 continue
             if floors.may_be_spent(each) or _explained(history, each, Excuse.CLOCK):
                 continue
@@ -177,7 +186,7 @@ class _Floors:
     """
 
     def __init__(self, attempts: Iterable[Attempt]) -> None:
-        spending = [each for each in attempts if each.step is not None and each.act is not Act.START]
+        spending = [each for each in attempts if each.step is not None]
         accepted = sorted((each for each in spending if each.outcome == SUCCESS), key=_step)
         steps = [_step(each) for each in accepted]
         begun: list[int] = []
@@ -264,10 +273,12 @@ def _confirmed(history: History) -> Iterator[Finding]:
 _RULES = (_spent_once, _refused_rightly, _answered, _logged, _whole, _confirmed)
 
 
-def _by_token(attempts: Iterable[Attempt]) -> Mapping[str, list[Attempt]]:
+def _by_register(attempts: Iterable[Attempt]) -> Mapping[str, list[Attempt]]:
     found: dict[str, list[Attempt]] = defaultdict(list)
     for each in attempts:
-        found[each.token].append(each)
+        if each.act is Act.START:
+            continue
+        found[each.token if each.ordered else f"{each.token}, code {each.step},"].append(each)
     return found
 
 

@@ -118,6 +118,13 @@ def test_an_excuse_counts_while_the_fault_lasts():
     assert rules(History([replace(early, due=False)])) == []
 
 
+def test_codes_of_a_list_are_good_in_any_order():
+    """The third after the fourth, but neither of them twice."""
+    fourth, third = (tried(step, SUCCESS, at, at + 1, ordered=False) for step, at in ((4, 0), (3, 2)))
+    assert rules(History([fourth, third], rows("alice", "alice"))) == []
+    assert rules(History([fourth, third, third], rows("alice", "alice", "alice"))) == ["accepted twice"]
+
+
 # --- beside a judge that tries all orders ---
 
 
