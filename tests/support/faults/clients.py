@@ -3,8 +3,8 @@
     {"do": "load", "run_dirs": [...], "tokens": [...], "enrol": "new1", "threads": 6, "seed": 1, "timeout": 5.0}
     {"do": "stop"}
 
-It answers with a line of JSON for each attempt (the fields of Attempt), for each token that was enrolled ({"token": …}, confirmed or not)
-and, when it has stopped, with {"stopped": true}.
+It answers with a line of JSON for each attempt (the fields of Attempt), for each token that was enrolled, whether or
+not it was confirmed ({"token": …}), and, when it has stopped, with {"stopped": true}.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from faults.history import CUT, REFUSED, SILENT, SUCCESS, UNAVAILABLE, UNKNOWN, Act, Attempt
 from yubikey import YubiKey
 
+from faults.history import CUT, REFUSED, SILENT, SUCCESS, UNAVAILABLE, UNKNOWN, Act, Attempt
 from otpbridge.client import Client
 from otpbridge.errors import RemoteError, UnavailableError
 from otpbridge.model import Kind
@@ -38,8 +38,8 @@ PERIOD = 900
 WINDOW = 3
 _NEAR = range(-2, 12)
 _PAUSE = 0.02
-_ERRORS = {"Unavailable": UNAVAILABLE, "Failed": UNAVAILABLE, "BadParameters": REFUSED}
-"""The last of them: by its clock, the daemon sees a token whose time to be confirmed is over."""
+_ERRORS = {"Unavailable": UNAVAILABLE, "Failed": UNAVAILABLE, "BadParameters": REFUSED, "NoSuchToken": REFUSED}
+"""The last two: by the daemon's clock, the time in which a token could be confirmed is over."""
 _AT_A_TIME = 8
 """Attempts of one process with a token, before all of it go on to the next."""
 
@@ -97,7 +97,7 @@ class Token:
 
 
 def attempt(
-    token: Token, step: int | None, client: str, act: Act, call: Callable[[], str], timeout: float
+    token: Token, step: int | None, act: Act, call: Callable[[], str], *, client: str, timeout: float
 ) -> Attempt:
     """Make one request, and say what became of it."""
     due = step is not None and token.is_due(step)
@@ -120,7 +120,7 @@ def verify(client: Client, token: Token, step: int | None, code: str, *, name: s
         verdict = client.verify(token.user, code).verdict
         return UNAVAILABLE if verdict == "authinfo_unavail" else verdict.value
 
-    return attempt(token, step, name, Act.VERIFY, call, timeout)
+    return attempt(token, step, Act.VERIFY, call, client=name, timeout=timeout)
 
 
 class Load:
@@ -205,7 +205,7 @@ class Load:
             replies.append(client.enrol(user, kind, **form))
             return SUCCESS
 
-        seen = self._saw(attempt(token, None, name, Act.START, call, self._timeout))
+        seen = self._saw(attempt(token, None, Act.START, call, client=name, timeout=self._timeout))
         if seen != SUCCESS:
             return None
         reply = replies[0]
@@ -222,7 +222,7 @@ class Load:
         def call() -> str:
             return SUCCESS if client.confirm(token.about["id"], code).confirmed else REFUSED
 
-        return self._saw(attempt(token, step, name, Act.CONFIRM, call, self._timeout))
+        return self._saw(attempt(token, step, Act.CONFIRM, call, client=name, timeout=self._timeout))
 
 
 def _main() -> None:

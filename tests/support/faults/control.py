@@ -14,9 +14,9 @@ _NUMBER = struct.Struct("q")
 class Control:
     """A disk and a clock, as one daemon sees them.
 
-    `room`: bytes that fit on the disk; `flushes`: those that still succeed; `writes`: those that are still done before
-    one is torn and the daemon dies in the middle of it; below zero, all. `delay_us`: what a flush takes longer.
-    `clock_s`: seconds that the clock is ahead. `refused`: how many writes and flushes have failed.
+    `room`: bytes that fit on the disk; `flushes`: those that still succeed; `writes`: those that are still done
+    before one is torn and the daemon dies in the middle of it; below zero, all. `delay_us`: what a flush takes
+    longer. `clock_s`: seconds that the clock is ahead. `refused`: how many writes and flushes have failed.
     """
 
     room: int

@@ -1,8 +1,9 @@
 """Judge what a daemon did from what its clients saw and what its audit log holds. Nothing here is otpbridge's.
 
 Each token is a register that only grows: spending step 7 needs a register below 7 and leaves it at 7. (In a list of
-codes each has a register of its own.) A history is good when every answer can be explained by one order of all attempts that keeps to the order in which they were seen
-to follow one another (linearizability), and when nothing else of what was promised was broken:
+codes each has a register of its own.) A history is good when every answer can be explained by one order of all
+attempts that keeps to the order in which they were seen to follow one another (linearizability), and when nothing
+else of what was promised was broken:
 
     findings = check(History(attempts, rows, windows, states))    # [] where all is well
 

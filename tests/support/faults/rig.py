@@ -24,11 +24,11 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from daemon_rig import SECONDS, Daemon, plain_environment, provision
+
 from faults import clients
 from faults.clients import DIGITS, PERIOD, WINDOW, Token
 from faults.control import Control
 from faults.history import REFUSED, SUCCESS, Act, Attempt, Excuse, Finding, History, Row, Window, check, check_codes
-
 from otpbridge.model import Kind
 from otpbridge.wire import messages
 
@@ -149,7 +149,7 @@ class Veteran:
 
 
 class Rounds:
-    """One store with its daemons, and one fault after another. `controls` are those of the daemons' disks and clocks."""
+    """One store with its daemons, and one fault after another. `controls` are of the daemons' disks and clocks."""
 
     def __init__(self, daemons: Sequence[Daemon], controls: Sequence[Control], seed: int) -> None:
         self.daemons = daemons
@@ -266,7 +266,7 @@ class Rounds:
         return {token.user: token.state.value for token in found if token.user.startswith(ours)}
 
     def _probe(self, token: Token, attempts: Sequence[Attempt]) -> list[Attempt]:
-        """What was accepted is refused, what may have been is accepted at most once, and the next code opens, once."""
+        """What was accepted is refused, what may have been passes once at most, and the next code opens, once."""
         used = {each.step for each in attempts if each.step is not None and each.outcome != REFUSED}
         tried = used | {each.step for each in attempts if each.step is not None}
         again = self.chance.sample(sorted(used), min(2, len(used)))

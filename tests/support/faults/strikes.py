@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from daemon_rig import SECONDS
+
 from faults.clients import PERIOD
 from faults.history import Excuse
 from faults.rig import Rounds
