@@ -39,7 +39,7 @@ from otpbridge.store.postgres import is_forbidden
 from otpbridge.store.readers import PostgresReader, Reader, SqliteReader
 from otpbridge.store.settle import Settlement, Settler, Sighting
 from otpbridge.store.tokens import StoredToken
-from otpbridge.store.writer import QUICK_SECONDS, Transaction, Writer
+from otpbridge.store.writer import QUICK_SECONDS, Tally, Transaction, Writer
 from otpbridge.vault.keys import KeyPlace, Keyring
 from otpbridge.vault.seal import Vault, derive, token_identity
 
@@ -199,6 +199,16 @@ class Store:
             select(func.count()).select_from(tables.token).where(tables.token.c.state == State.ACTIVE)
         ).scalar_one()
         return Counts(users, active, entries, head)
+
+    @property
+    def tally(self) -> Tally:
+        """What was written since the start."""
+        return self._started.writer.tally
+
+    @property
+    def waiting(self) -> int:
+        """How many settlements and changes wait to be written."""
+        return self._started.writer.waiting
 
     def watch(self, watcher: Callable[[list[AuditRow]], None]) -> Callable[[], None]:
         """Hear of audit rows once they are on disk; returns what ends it."""

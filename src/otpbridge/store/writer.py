@@ -17,7 +17,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ from sqlalchemy.exc import DBAPIError
 from otpbridge.errors import OtpBridgeError, StoreError
 from otpbridge.model import AuditEvent
 from otpbridge.store.auditlog import AuditLog, AuditRow
+from otpbridge.store.histogram import SECONDS, Histogram
 from otpbridge.store.lines import Line
 from otpbridge.store.settle import Ruling, Settled, Settlement, Settler
 
@@ -41,6 +42,17 @@ _WEIGHT = 0.2
 """Of the newest commit in that average."""
 _PATIENCE = 10.0
 """Seconds that the thread waits for another process that holds the store (an admin's sqlite3 shell, a copy)."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the writer has done. `last_commit` is a Unix time, 0 before the first one."""
+
+    commit_seconds: Histogram = field(default_factory=lambda: Histogram(SECONDS))
+    batch_size: Histogram = field(default_factory=lambda: Histogram([2**power for power in range(10)]))
+    failed_batches: int = 0
+    retries: int = 0
+    last_commit: float = 0.0
 
 
 class Transaction:
@@ -79,6 +91,7 @@ class Writer:
         committed: Callable[[list[AuditRow]], None],
         quick: float = QUICK_SECONDS,
     ) -> None:
+        self.tally = Tally()
         self._quick = quick
         self._pace = 0.0
         self._gathered: list[_Job] = []
@@ -91,6 +104,11 @@ class Writer:
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many settlements and changes have not been taken up yet."""
+        return len(self._gathered) + self._queue.qsize()
 
     def settle(self, settlement: Settlement[T]) -> asyncio.Future[T]:
         """Take a judged attempt; what it concludes comes once the ruling is on disk, or the store has failed."""
@@ -154,11 +172,13 @@ class Writer:
                 return self._transact(batch, patience)
             except Exception as error:  # noqa: BLE001 - whatever the database does, every caller gets a refusal
                 if not last and self._line.may_try_again(error):
+                    self.tally.retries += 1
                     log.warning("store: nothing was committed, trying again: %s", _brief(error))
                     continue
+                self.tally.failed_batches += 1
                 # Without a traceback: its frames hold parameters.
                 log.error(  # noqa: TRY400
-                    "store: %d writes failed: %s", len(batch), _brief(error)
+                    "store: %d writes failed: %s", len(batch), _brief(error), extra={"event": "store failed"}
                 )
                 self._fail(batch, StoreError(f"the store could not be written: {_brief(error)}"))
                 break
@@ -178,7 +198,12 @@ class Writer:
                         rows += self._change(cursor, job)
             begun = time.monotonic()
             self._line.commit(cursor, rows)
-            self._pace += (time.monotonic() - begun - self._pace) * _WEIGHT
+            took = time.monotonic() - begun
+            self._pace += (took - self._pace) * _WEIGHT
+            tally = self.tally
+            tally.commit_seconds.observe(took)
+            tally.batch_size.observe(len(batch))
+            tally.last_commit = time.time()
         except BaseException:
             self._roll_back(cursor)
             raise

@@ -287,7 +287,7 @@ class Connection:
         self._end_call(call, frame)
 
     def _answer_error(self, call: Call, error: VarlinkError) -> None:
-        self._end_call(call, self._server.service.error_frame(error))
+        self._end_call(call, self._server.service.error_frame(call.method, error))
 
     def _answer_failure(self, call: Call, error: BaseException) -> None:
         answer = self._server.service.failed(call, error)

@@ -8,7 +8,7 @@ import logging
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from otpbridge.wire.calls import Host, Peer
@@ -44,6 +44,10 @@ class Server:
         self.service = service
         self.now = 0.0
         """Monotonic seconds, renewed at each sweep: exact enough for deadlines, and free."""
+        self.name = name
+        self.opened = 0
+        """How many connections were let in since the start."""
+        self._refused = {"caller": 0, "all": 0, "system": 0}
         self._sock = sock
         self._name = name
         self._tls = tls
@@ -64,6 +68,20 @@ class Server:
     def connections(self) -> int:
         """How many connections are open now."""
         return len(self._all)
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """How many were not: at the limit of their caller or of all, without descriptors, by the TLS handshake."""
+        return {**self._refused, "handshake": 0 if self._handshakes is None else self._handshakes.failed}
+
+    @property
+    def calls(self) -> int:
+        """How many calls are being answered now."""
+        return len(self._running)
+
+    def states(self) -> Iterator[Mapping[str, Any]]:
+        """What handlers keep of each connection that is open now."""
+        return (connection.state for connection in self._all)
 
     def connections_of(self, key: int | str) -> int:
         """How many connections a uid or host has open now."""
@@ -171,6 +189,7 @@ class Server:
     def _accept_later(self, error: OSError) -> None:
         """The listening socket stays readable: without a pause this would spin."""
         assert self._loop is not None
+        self._refused["system"] += 1
         self._pause()
         self._retry = self._loop.call_later(_RETRY_SECONDS, self._resume)
         if (now := time.monotonic()) >= self._next_log:
@@ -195,8 +214,9 @@ class Server:
         limits = self.service.limits
         key = peer.key
         count = self._by_key.get(key, 0)
-        admitted = count < limits.connections_for(key) and (len(self._all) < limits.connections or limits.trusts(key))
-        if not admitted:
+        within = count < limits.connections_for(key)
+        if not within or not (len(self._all) < limits.connections or limits.trusts(key)):
+            self._refused["all" if within else "caller"] += 1
             stream.close()
             if (now := time.monotonic()) >= self._next_log:
                 self._next_log = now + _LOG_SECONDS
@@ -205,6 +225,7 @@ class Server:
             return
         if self._sweeper is None:
             self._sweep()
+        self.opened += 1
         self._by_key[key] = count + 1
         connection = Connection(self, self._loop, stream, peer)
         self._all.add(connection)

@@ -75,12 +75,14 @@ class _GetInterfaceDescription(Request[_Description]):
 class Method:
     """One method as the service runs it, all that can be prepared prepared."""
 
-    __slots__ = ("decode", "handler", "needs_more")
+    __slots__ = ("calls", "decode", "handler", "needs_more")
 
     def __init__(self, request: type[Request[Any]], handler: Handler, *, needs_more: bool) -> None:
         self.decode: Callable[[bytes], Request[Any]] = msgspec.json.Decoder(request).decode
         self.handler = handler
         self.needs_more = needs_more
+        self.calls = 0
+        """How often it was called since the start, with parameters that fit."""
 
 
 class Service:
@@ -119,6 +121,8 @@ class Service:
             for request, handler in {**handlers, **own}.items()
             if request.METHOD.rpartition(".")[0] in self._interfaces
         }
+        self.errors: dict[tuple[str, str], int] = {}
+        """How often each method was answered with each error: names of this service alone, whatever was called."""
         for name in self._methods:
             interface, _, method = name.rpartition(".")
             if method not in self._interfaces[interface].methods:
@@ -134,18 +138,29 @@ class Service:
         if method.needs_more and not envelope.more:
             raise VarlinkError(f"{SERVICE}.ExpectedMore")
         try:
-            return method, method.decode(parameters_of(envelope.parameters))
+            parameters = method.decode(parameters_of(envelope.parameters))
         except msgspec.ValidationError as error:
             # The text of the error may quote a value, a code perhaps: only the name of the parameter goes out.
             found = _PATH.search(str(error)) or _FIELD.match(str(error))
             name = found[1] if found else "parameters"
             raise VarlinkError(f"{SERVICE}.InvalidParameter", {"parameter": name}) from None
+        method.calls += 1
+        return method, parameters
 
-    def error_frame(self, error: VarlinkError) -> bytes:
-        """An error as a reply. One that its interface does not declare is sent and logged: callers cannot know it."""
+    @property
+    def calls(self) -> Mapping[str, int]:
+        """How often each method was called since the start."""
+        return {name: method.calls for name, method in self._methods.items()}
+
+    def error_frame(self, called: str, error: VarlinkError) -> bytes:
+        """An error as a reply to a call. One that its interface does not declare is sent and logged: callers cannot
+        know it.
+        """
         frame = encode_error(error.name, error.parameters)
         interface, _, name = error.name.rpartition(".")
         declared = self._interfaces[interface].errors.get(name) if interface in self._interfaces else None
+        place = (called if called in self._methods else "other", "other" if declared is None else name)
+        self.errors[place] = self.errors.get(place, 0) + 1
         if declared is None or declared.fields.keys() != _keys(error.parameters):
             log.error("the error %s is not declared so in its interface", error.name)
         return frame

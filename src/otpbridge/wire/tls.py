@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS = 5.0
 HANDSHAKES = 512
-HANDSHAKES_PER_ADDRESS = 32
+HANDSHAKES_PER_ADDRESS = 64
 _LOG_SECONDS = 10.0
 
 
@@ -43,6 +43,8 @@ class Handshakes:
     def __init__(self, tls: Tls, welcome: Callable[[TlsStream, Host], None], *, name: str) -> None:
         self._tls = tls
         self._welcome = welcome
+        self.failed = 0
+        """How many connections were not let in since the start."""
         self._name = name
         self._loop = asyncio.get_running_loop()
         self._all: dict[_Handshake, None] = {}
@@ -135,6 +137,7 @@ class Handshakes:
 
     def _say(self, text: str) -> None:
         """Log, but not as often as anyone on the network likes."""
+        self.failed += 1
         if (now := time.monotonic()) >= self._next_log:
             self._next_log = now + _LOG_SECONDS
             log.warning("%s: %s", self._name, text)
