@@ -536,8 +536,16 @@ def host_name(name: str) -> bool:
     return _HOST.fullmatch(name) is not None
 
 
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _check_relays(parsed: Config) -> None:
-    """Refuse hosts that no certificate can name, endpoints that are none, and half a certificate."""
+    """Refuse endpoints that are none, and half a certificate."""
     relays = parsed.relays
     if parsed.relay.centres and relays != Relays():
         raise ConfigError("[relays]: a relay has no store, so no host can ask it. Leave out [relay]", ("relays",))
@@ -546,14 +554,10 @@ def _check_relays(parsed: Config) -> None:
             raise ConfigError(f"relay.centres: `{text}` is not of the form host:port.", ("relay", "centres", number))
     if relays.listen is not None and endpoint(relays.listen) is None:
         raise ConfigError(f"relays.listen: `{relays.listen}` is not of the form 0.0.0.0:6363.", ("relays", "listen"))
-    for name in relays.hosts:
-        if not host_name(name):
-            raise ConfigError(f"relays.hosts: `{name}` is not a host name in lower case.", ("relays", "hosts", name))
-    for name, host in relays.hosts.items():
-        for number, stack in enumerate(host.stacks or ()):
-            if stack not in parsed.rules:
-                at: Place = ("relays", "hosts", name, "stacks", number)
-                raise ConfigError(f"{_said(at)}: there is no stack `{stack}`.", at)
+    for number, name in enumerate(relays.names):
+        if not host_name(name) and not _is_address(name):
+            at: Place = ("relays", "names", number)
+            raise ConfigError(f"relays.names: `{name}` is neither a host name in lower case nor an address.", at)
     if relays.authority is None and (relays.certificate or relays.key) is not None:
         raise ConfigError(
             "[relays]: `certificate` and `key` go with an `authority` of your own; without one they are made here.",
@@ -561,6 +565,19 @@ def _check_relays(parsed: Config) -> None:
         )
     if relays.authority is not None and relays.certificate is None:
         raise ConfigError("[relays]: with an `authority` of your own, give `certificate` and `key` too.", ("relays",))
+    _check_hosts(parsed)
+
+
+def _check_hosts(parsed: Config) -> None:
+    """Refuse hosts that no certificate can name, and stacks that there are not."""
+    for name in parsed.relays.hosts:
+        if not host_name(name):
+            raise ConfigError(f"relays.hosts: `{name}` is not a host name in lower case.", ("relays", "hosts", name))
+    for name, host in parsed.relays.hosts.items():
+        for number, stack in enumerate(host.stacks or ()):
+            if stack not in parsed.rules:
+                at: Place = ("relays", "hosts", name, "stacks", number)
+                raise ConfigError(f"{_said(at)}: there is no stack `{stack}`.", at)
 
 
 def _path(kind: type, value: Any) -> Any:

@@ -10,10 +10,12 @@ with private_folder() as folder, Fleet(folder) as fleet:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from daemon_rig import CLI, SECONDS, Daemon, plain_environment
@@ -87,3 +89,72 @@ class Fleet:
         where = ", ".join(f'"{each}"' for each in centres or (self.address,))
         text = f'{config}\n[relay]\ncentres = [{where}]\ncertificate = "{certificate}"\n{settings}\n'
         return Daemon(home, config=text)
+
+
+class Wire:
+    """A TCP line to a centre that a test can hold up or cut. Relays connect to `address`."""
+
+    def __init__(self, port: int) -> None:
+        self.asked = threading.Event()
+        """Set once something was said to the centre while its answers are held back."""
+        self._port = port
+        self._holds = False
+        self._lines: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._start(self._accept)
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # shutdown(2) wakes who waits in accept(2), close(2) does not.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self.cut()
+        for thread in self._threads:
+            thread.join(SECONDS)
+        for line in (self._listener, *self._lines):
+            line.close()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def hold(self) -> None:
+        """From now on, what the centre says is lost; what is said to it arrives."""
+        self._holds = True
+
+    def cut(self) -> None:
+        """End all connections, and go on taking new ones."""
+        for line in tuple(self._lines):
+            with contextlib.suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
+
+    def _start(self, work: Callable[..., None], *arguments: socket.socket) -> None:
+        thread = threading.Thread(target=work, args=arguments)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._port))
+            except OSError:
+                return
+            self._lines |= {client, server}
+            self._start(self._carry, client, server)
+            self._start(self._carry, server, client)
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        to_centre = target.getpeername()[1] == self._port
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if self._holds and not to_centre:
+                    continue
+                target.sendall(data)
+                if self._holds:
+                    self.asked.set()
+        for line in (source, target):
+            with contextlib.suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)

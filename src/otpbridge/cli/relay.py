@@ -70,7 +70,7 @@ def issue(session: Session, host: str, days: int, request: Path | None, out: Pat
 def _tell(session: Session, host: str, path: Path, reply: IssueRelayReply) -> None:
     if session.json:
         session.answer(
-            {"file": str(path), "serial": reply.serial, "expiresAt": reply.expires_at, "known": reply.known}
+            {"file": str(path), "serial": reply.serial, "expires_at": reply.expires_at, "known": reply.known}
         )
     else:
         tell = show.note if str(path) == "-" else show.line

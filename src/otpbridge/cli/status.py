@@ -7,8 +7,10 @@ import time
 import click
 
 from otpbridge.cli import show
+from otpbridge.cli.exits import short_name
 from otpbridge.cli.options import everywhere, example
 from otpbridge.cli.session import Session
+from otpbridge.errors import RemoteError
 from otpbridge.wire import messages
 
 
@@ -18,7 +20,13 @@ from otpbridge.wire import messages
 def status(session: Session) -> None:
     """Show how the daemon is: version, store, key, numbers, warnings."""
     with session.admin() as daemon:
-        reply = daemon.call(messages.Status())
+        try:
+            reply = daemon.call(messages.Status())
+        except RemoteError as error:
+            if short_name(error) != "AtCentre":
+                raise
+            _show_relay(session, daemon.call(messages.RelayStatus()))
+            return
     if session.json:
         session.answer(reply)
         return
@@ -37,7 +45,34 @@ def status(session: Session) -> None:
             ("Audit anchor", reply.audit_anchor),
         ]
     )
-    if reply.warnings:
+    _warn(reply.warnings)
+
+
+def _show_relay(session: Session, reply: messages.RelayStatusReply) -> None:
+    """The same of a relay: which centres are there, and until when they let it in."""
+    if session.json:
+        session.answer(reply)
+        return
+    up = show.duration(max(0, int(time.time()) - reply.started_at))
+    show.fields(
+        [
+            ("Daemon", f"otpbridge {reply.version}, a relay, up {up}"),
+            ("Host", reply.host),
+            ("Certificate", f"{reply.serial}, valid until {show.moment(reply.expires_at)}"),
+            *(("Centre", _centre(each)) for each in reply.centres),
+        ]
+    )
+    _warn(reply.warnings)
+
+
+def _centre(centre: messages.Centre) -> str:
+    if not centre.reachable:
+        return f"{centre.address}, away: {centre.fault}"
+    return f"{centre.address}, reachable, {centre.connections} connections"
+
+
+def _warn(warnings: tuple[str, ...]) -> None:
+    if warnings:
         show.line()
-    for warning in reply.warnings:
+    for warning in warnings:
         show.line(f"Warning: {show.visible(warning)}")

@@ -24,6 +24,7 @@ from otpbridge.daemon.explain import explain
 from otpbridge.daemon.judge import Subject
 from otpbridge.daemon.pages import send_but_last
 from otpbridge.daemon.policy import Authority
+from otpbridge.daemon.relay.desk import ending
 from otpbridge.errors import EnrolError, StoreError
 from otpbridge.model import Context, Enforcement, Kind, State
 from otpbridge.otp.drift import resynchronise
@@ -262,6 +263,7 @@ class AdminCounter(Counter):
                 if desk.store.is_shared
                 else "a key rotation has not finished: run `otpbridge key rotate` again"
             )
+        warnings += await desk.store.read_long(partial(ending, now=int(desk.clock())))
         warnings += [f"{fault} Its rules say `authinfo_unavail`." for fault in desk.judge.stacks.faults]
         return StatusReply(
             version=__version__,

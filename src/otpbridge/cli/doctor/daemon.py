@@ -11,6 +11,7 @@ from pathlib import Path
 from otpbridge import __version__
 from otpbridge import config as configuration
 from otpbridge.cli.doctor.findings import Finding, Places, fail, left_out, mode, ok, owner, trusted, warn
+from otpbridge.cli.exits import short_name
 from otpbridge.client import Client
 from otpbridge.config import SYSTEM_RUN
 from otpbridge.errors import ConfigError, ProtocolError, RemoteError
@@ -133,7 +134,12 @@ def status(places: Places) -> list[Finding]:
         return closed
     try:
         with Client(run_dir=places.run_dir, admin=True, timeout=_SECONDS) as client:
-            reply = client.call(messages.Status())
+            try:
+                reply = client.call(messages.Status())
+            except RemoteError as error:
+                if short_name(error) == "AtCentre":
+                    return _relay(client.call(messages.RelayStatus()))
+                raise
     except (ProtocolError, RemoteError) as error:
         return [left_out(f"the daemon did not say: {error}")]
     found = [warn(each, _advice(each)) for each in reply.warnings]
@@ -142,6 +148,18 @@ def status(places: Places) -> list[Finding]:
     found += _schema(reply.schema, places)
     beside = ", beside the store" if reply.key_beside_store else ""
     return [*found, ok(f"store {reply.store}, schema {reply.schema}; master key from {reply.key_source}{beside}")]
+
+
+def _relay(reply: messages.RelayStatusReply) -> list[Finding]:
+    """A relay: its certificate, and which centres let it in."""
+    found = [warn(each, "docs/relay.md, section When a certificate ends") for each in reply.warnings]
+    away = [centre for centre in reply.centres if not centre.reachable]
+    mend = "is it running there, does the firewall let us through, does it know this host? docs/relay.md"
+    for centre in away:
+        report = fail if len(away) == len(reply.centres) else warn
+        found.append(report(f"centre {centre.address} is away: {centre.fault}", mend))
+    there = ", ".join(centre.address for centre in reply.centres if centre.reachable)
+    return [*found, ok(f"a relay of {there}")] if there else found
 
 
 def _schema(present: str, places: Places) -> list[Finding]:
@@ -156,6 +174,8 @@ def _advice(warning: str) -> str:
     """What to do about a warning of the daemon, which says it itself where this does not."""
     if "beside the store" in warning:
         return "docs/admin.md, section Master key: move it to a systemd credential or to another disk"
+    if "relay certificate" in warning:
+        return "otpbridge relay issue HOST, and put the file in place there"
     if "rotat" in warning:
         return "otpbridge key rotate"
     return "otpbridge stack check"

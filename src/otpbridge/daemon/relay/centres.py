@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 _MOST_IDLE = 256
 """Connections that are kept for a centre's next calls."""
+_MOST_OPENING = 16
+"""Connections that are being made to a centre."""
 _FRESH_SECONDS = 1.0
 """For so long after its last answer a centre is taken to live."""
 _LOOK_SECONDS = 2.0
@@ -39,7 +41,10 @@ class Central:
     fault: str | None = "not tried yet"
     """Why it is away; None where it is there."""
     idle: list[Line] = field(default_factory=list)
+    opening: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MOST_OPENING))
+    """Held while a new connection is made: a centre takes only so many handshakes of one address at a time."""
     busy: int = 0
+    """Connections on which a call or a conversation is under way."""
 
     def drop(self) -> None:
         """Close the connections that are kept."""
@@ -106,7 +111,6 @@ class Centres:
 
     async def go_on(self, central: Central, line: Line, request: Request[R], *, more: bool) -> Asked[R]:
         """Make a call on the connection that belongs to its conversation. Raises LostError, RemoteError."""
-        central.busy += 1
         return await self._ask(central, line, request, more=more, seconds=self.seconds)
 
     async def _ask(
@@ -155,7 +159,21 @@ class Centres:
             if await self._lives(line, seconds):
                 return line
             line.close()
-        line = await Line.open(central.host, central.port, self._identity.context, seconds)
+        return await self._opened(central, seconds)
+
+    async def _opened(self, central: Central, seconds: float) -> Line:
+        """A new connection to this centre. Raises LostError."""
+        deadline = time.monotonic() + seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await central.opening.acquire()
+        except TimeoutError:
+            raise LostError(f"no connection within {seconds:g} s") from None
+        try:
+            context = self._identity.context
+            line = await Line.open(central.host, central.port, context, max(0.0, _left(deadline)))
+        finally:
+            central.opening.release()
         self._is_there(central)
         return line
 
@@ -204,11 +222,10 @@ class Centres:
 
     async def _try(self, central: Central) -> None:
         try:
-            line = await Line.open(central.host, central.port, self._identity.context, float(self._settings.connect))
+            line = await self._opened(central, float(self._settings.connect))
         except LostError as error:
             self._is_away(central, str(error))
         else:
-            self._is_there(central)
             central.busy += 1
             self.give_back(central, line)
 

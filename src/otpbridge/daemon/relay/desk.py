@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection
 
 from otpbridge.config import host_name
 from otpbridge.daemon.desk import Desk, event, invalid
+from otpbridge.daemon.pages import send_but_last
 from otpbridge.daemon.relay import authority
 from otpbridge.daemon.relay.centre import Centre
 from otpbridge.store import relays
@@ -26,10 +29,23 @@ from otpbridge.wire.messages import (
 )
 from otpbridge.wire.service import Call, VarlinkError
 
-_PAGE = 100
 _DAYS = 365
 _MOST_DAYS = 3650
+WARN_SECONDS = 30 * 86_400
+"""A certificate that ends sooner is worth a warning."""
 _SERIAL = re.compile(r"[0-9a-f]{1,40}")
+
+
+def ending(connection: Connection, now: int) -> list[str]:
+    """Warnings for hosts whose newest certificate ends soon, or has ended not long ago. `now` in Unix seconds."""
+    newest = {each.host: each for each in relays.known(connection) if each.revoked_at is None}
+    found = []
+    for each in newest.values():
+        if each.expires_at is not None and abs(each.expires_at - now) < WARN_SECONDS:
+            ends = "ended" if each.expires_at <= now else "ends"
+            day = datetime.fromtimestamp(each.expires_at, UTC).date()
+            found.append(f"the relay certificate of {each.host} {ends} on {day}: otpbridge relay issue {each.host}")
+    return found
 
 
 class RelayDesk:
@@ -88,17 +104,12 @@ class RelayDesk:
     async def list(self, call: Call, _asked: ListRelays) -> ListRelaysReply:
         """All certificates that are known here, a page at a time."""
         found = await self._desk.store.read_long(relays.known)
-        while len(found) > _PAGE:
-            await call.send(self._page(found[:_PAGE]))
-            found = found[_PAGE:]
-        return self._page(found)
+        fields = map(self._fields, found)
+        return await send_but_last(call, fields, lambda page: ListRelaysReply(certificates=page))
 
     async def no_relay(self, _call: Call, _asked: RelayStatus) -> RelayStatusReply:
         """A daemon with a store is none."""
         raise VarlinkError(f"{ADMIN}.NoRelay")
-
-    def _page(self, found: Sequence[Issued]) -> ListRelaysReply:
-        return ListRelaysReply(certificates=tuple(map(self._fields, found)))
 
     def _fields(self, issued: Issued) -> RelayCertificate:
         return RelayCertificate(

@@ -40,27 +40,42 @@ log = logging.getLogger(__name__)
 
 _CONVERSATIONS = "conversations"
 _MOST_CONVERSATIONS = 4
+_MOST_OWN = 256
 _PASSED_ON = {
     f"{RELAY}.{name}": f"{VERIFY}.{name}" for name in ("NoSuchSession", "UnknownStack", "Busy", "Unavailable")
 }
 _PASSED_ON[f"{SERVICE}.InvalidParameter"] = f"{SERVICE}.InvalidParameter"
 
 
-@dataclass(slots=True)
-class House:
-    """What the counters of a relay share. `rights` are replaced on reload."""
-
-    rights: Rights
-    centres: Centres
-
-
 @dataclass(frozen=True, slots=True)
 class _Talk:
-    """A conversation: its connection to a centre, which no other call uses, and what the centre calls it."""
+    """A conversation: its connection to a centre, which no other call uses, and what the centre calls it.
+
+    `own` says whether somebody holds it about their own user.
+    """
 
     central: Central
     line: Line
     session: str
+    own: bool
+
+
+@dataclass(slots=True)
+class House:
+    """What the counters of a relay share. `rights` are replaced on reload.
+
+    `own` are the conversations that people hold about themselves: together they may not use up the connections that
+    this host may have, which logins need.
+    """
+
+    rights: Rights
+    centres: Centres
+    own: int = 0
+
+    def hang_up(self, talk: _Talk) -> None:
+        """A conversation has ended without a verdict: so does its connection."""
+        self.own -= talk.own
+        self.centres.give_back(talk.central, talk.line, keep=False)
 
 
 class ForwardCounter:
@@ -100,7 +115,8 @@ class ForwardCounter:
         subject = await self._subject(call, asked)
         if subject is None:
             return _refused("", Verdict.PERM_DENIED)
-        if len(self._conversations(call)) >= _MOST_CONVERSATIONS:
+        own = subject.authority is Authority.SELF
+        if len(self._conversations(call)) >= _MOST_CONVERSATIONS or (own and self._house.own >= _MOST_OWN):
             raise VarlinkError(f"{VERIFY}.Busy", {"retryAfter": 1})
         request = messages.RelayedBegin(
             user=subject.user,
@@ -114,7 +130,8 @@ class ForwardCounter:
         )
         number = int(call.connection.state.get("session", 0)) + 1
         call.connection.state["session"] = number
-        return await self._stepped(call, str(number), self._house.centres.safely(request, more=call.more), request)
+        going = self._house.centres.safely(request, more=call.more)
+        return await self._stepped(call, str(number), going, request, own=own)
 
     async def proceed(self, call: Call, asked: Continue) -> StepReply:
         """Hand the answers on, once: where the outcome stays unknown, it is a refusal."""
@@ -123,15 +140,16 @@ class ForwardCounter:
         if talk is None:
             raise VarlinkError(f"{VERIFY}.NoSuchSession")
         request = messages.RelayedContinue(session=talk.session, responses=asked.responses)
+        self._house.own -= talk.own
         going = self._house.centres.go_on(talk.central, talk.line, request, more=call.more)
-        return await self._stepped(call, asked.session, going, request)
+        return await self._stepped(call, asked.session, going, request, own=talk.own)
 
     async def cancel(self, call: Call, asked: Cancel) -> Empty:
         """Give up a conversation. The centre gives it up with its connection."""
         talk = self._conversations(call).pop(asked.session, None)
         if talk is None:
             raise VarlinkError(f"{VERIFY}.NoSuchSession")
-        talk.line.close()
+        self._house.hang_up(talk)
         return Empty()
 
     async def account(self, call: Call, asked: Account) -> AccountReply:
@@ -170,6 +188,8 @@ class ForwardCounter:
         session: str,
         going: Awaitable[Asked[StepReply]],
         request: messages.Request[StepReply],
+        *,
+        own: bool,
     ) -> StepReply:
         """What comes of a call of a conversation: notices as they arrive, then prompts or a verdict."""
         centres = self._house.centres
@@ -188,8 +208,7 @@ class ForwardCounter:
         if reply.step.verdict is not None:
             centres.give_back(found.central, found.line)
         else:
-            found.central.busy -= 1
-            self._keep(call, session, _Talk(found.central, found.line, reply.session))
+            self._keep(call, session, _Talk(found.central, found.line, reply.session, own))
         return msgspec.structs.replace(reply, session=session)
 
     async def _last(
@@ -206,8 +225,13 @@ class ForwardCounter:
         if _CONVERSATIONS not in state:
             open_now: dict[str, _Talk] = {}
             state[_CONVERSATIONS] = open_now
-            call.connection.on_close(lambda: _hang_up(open_now))
+            call.connection.on_close(lambda: self._hang_up_all(open_now))
         state[_CONVERSATIONS][session] = talk
+        self._house.own += talk.own
+
+    def _hang_up_all(self, conversations: dict[str, _Talk]) -> None:
+        for talk in conversations.values():
+            self._house.hang_up(talk)
 
     def _conversations(self, call: Call) -> dict[str, _Talk]:
         found: dict[str, _Talk] | None = call.connection.state.get(_CONVERSATIONS)
@@ -239,8 +263,3 @@ def _pass_on(error: RemoteError) -> NoReturn:
         log.error("a centre answered %s", error.name)
         raise VarlinkError(f"{VERIFY}.Unavailable") from None
     raise VarlinkError(name, error.parameters) from None
-
-
-def _hang_up(conversations: dict[str, _Talk]) -> None:
-    for talk in conversations.values():
-        talk.line.close()

@@ -20,6 +20,7 @@ from otpbridge.daemon.answers import guarded, said
 from otpbridge.daemon.main import DRAIN_SECONDS, Options, harden, loop_factory
 from otpbridge.daemon.policy import Rights, uid_of
 from otpbridge.daemon.relay.centres import Centres
+from otpbridge.daemon.relay.desk import WARN_SECONDS
 from otpbridge.daemon.relay.forward import ForwardCounter, House, elsewhere
 from otpbridge.daemon.relay.identity import Identity
 from otpbridge.errors import ConfigError, OtpBridgeError
@@ -29,8 +30,6 @@ from otpbridge.wire.service import Call, Server, Service
 
 log = logging.getLogger(__name__)
 
-WARN_SECONDS = 30 * 86_400
-"""A certificate that ends sooner is worth a warning."""
 _DAY = 86_400
 
 
