@@ -245,6 +245,15 @@ class Limits(_Section, frozen=True):
     """Seconds that a verifier from outside may take, without the time that the person takes."""
 
 
+class Audit(_Section, frozen=True):
+    """How long entries of the audit log stay in the store."""
+
+    keep_days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] | None = None
+    """Older ones are archived and cut off; for ever when left out."""
+    archive: Path | None = None
+    """Folder of the archives, absolute; `audit` in the state folder when left out."""
+
+
 class Right(StrEnum):
     """What a configured caller may do."""
 
@@ -332,6 +341,7 @@ class Config(_Section, frozen=True):
     throttle: Throttle = Throttle()
     enrolment: Enrolment = Enrolment()
     limits: Limits = Limits()
+    audit: Audit = Audit()
     policy: Policy = Policy()
     webauthn: Webauthn = Webauthn()
     """For Linux accounts, and what clients do not say for themselves."""
@@ -401,6 +411,7 @@ class Source:
             parsed: Config = _converted(raw, Config, ())
             _check_names(parsed)
             _check_networks(parsed)
+            _check_archive(parsed)
             _check_relying_parties(parsed)
             _check_relays(parsed)
         return parsed
@@ -452,6 +463,11 @@ def _converted(value: Any, kind: Any, place: Place) -> Any:
         what, _, inner = str(error).partition(" - at `$")
         at = (*place, *_inner_place(inner))
         raise ConfigError(f"{_said(at)}: {what}", at) from None
+
+
+def _check_archive(parsed: Config) -> None:
+    if parsed.audit.archive is not None and not parsed.audit.archive.is_absolute():
+        raise ConfigError("audit.archive: give the whole path, from / on.", ("audit", "archive"))
 
 
 def _inner_place(path: str) -> Place:

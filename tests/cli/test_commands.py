@@ -513,13 +513,15 @@ def test_audit_tail_as_json(daemon, otpbridge):
 
 def test_audit_verify_exits_with_1_when_the_log_was_changed(daemon, otpbridge):
     """An intact log is exit code 0 and gives an anchor; a broken one is 1 and says from where."""
-    daemon.answers[AuditVerify] = AuditVerifyReply(intact=True, entries=9, anchor="abc")
+    daemon.answers[AuditVerify] = AuditVerifyReply(intact=True, entries=9, begins="0:00", anchor="abc")
     said = otpbridge("audit", "verify", "--anchor", "old")
     assert said.code == 0
     assert "9 entries" in said.out
     assert "abc" in said.out
     assert asked(daemon) == [(AuditVerify, {"anchor": "old"})]
-    daemon.answers[AuditVerify] = AuditVerifyReply(intact=False, entries=9, anchor="abc", fault="entry 5 was changed")
+    daemon.answers[AuditVerify] = AuditVerifyReply(
+        intact=False, entries=9, begins="0:00", anchor="abc", fault="entry 5 was changed"
+    )
     said = otpbridge("audit", "verify")
     assert (said.code, said.out) == (1, "")
     assert "entry 5 was changed" in said.err

@@ -169,7 +169,7 @@ class Bureau:
             started_at=0,
         )
         self._enroll = EnrollCounter(self.desk, admin=True)
-        self._admin = AdminCounter(self.desk, None)
+        self._admin = AdminCounter(self.desk, None, None)
         self._handlers = {
             messages.Start: self._enroll.start,
             messages.Confirm: self._enroll.confirm,

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from otpbridge.cli import show
-from otpbridge.cli.exits import Code
-from otpbridge.cli.options import everywhere, example
+from otpbridge.cli.exits import Code, CommandError
+from otpbridge.cli.options import Moment, everywhere, example
+from otpbridge.cli.saving import save, write
 from otpbridge.cli.session import Session
 from otpbridge.model import LOCAL
 from otpbridge.wire import messages
@@ -89,15 +95,28 @@ def tail(session: Session, count: int, *, follow: bool) -> None:
         session.answer(every)
 
 
-@audit.command(epilog=example("otpbridge audit verify", "otpbridge audit verify --anchor ANCHOR"))
+@audit.command(
+    epilog=example(
+        "otpbridge audit verify",
+        "otpbridge audit verify --anchor ANCHOR",
+        "otpbridge audit verify /var/lib/otpbridge/audit/*.gz",
+    )
+)
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path, dir_okay=False, exists=True), metavar="[FILE]...")
 @click.option("--anchor", metavar="ANCHOR", help="From `status` or an earlier check: nothing may be cut since then.")
+@click.option("--offline", is_flag=True, help="Check files without a daemon: that none has a gap, not what they say.")
 @everywhere
 @click.pass_obj
-def verify(session: Session, anchor: str | None) -> Code:
+def verify(session: Session, files: tuple[Path, ...], anchor: str | None, *, offline: bool) -> Code:
     """Check that no entry was changed.
 
-    With an anchor also that none was cut off since. Exit code 1 if one was.
+    With an anchor also that none was cut off since. Exit code 1 if one was. With files, from `export` or the daemon's
+    archive, the entries in these are checked, by the key that the daemon has.
     """
+    if files:
+        return _verify_files(session, files, anchor, offline=offline)
+    if offline:
+        raise click.UsageError("--offline is for files")
     with session.admin(_LONG) as daemon:
         reply = daemon.call(messages.AuditVerify(anchor=anchor))
     if session.json:
@@ -106,6 +125,114 @@ def verify(session: Session, anchor: str | None) -> Code:
         show.note(f"otpbridge: the audit log is broken: {show.visible(reply.fault or 'no reason was given')}")
         return Code.REFUSED
     if not session.json:
-        show.line(f"The audit log is intact: {reply.entries} entries.")
+        begins = int(reply.begins.partition(":")[0])
+        where = f", of which the first {begins} are in archives alone" if begins else ""
+        show.line(f"The audit log is intact: {reply.entries} entries{where}.")
         show.line(f"Keep this anchor elsewhere to see later that nothing was cut off: {reply.anchor}")
     return Code.DONE
+
+
+def _verify_files(session: Session, files: tuple[Path, ...], anchor: str | None, *, offline: bool) -> Code:
+    from otpbridge.cli.archives import Checker  # noqa: PLC0415 - only here
+    from otpbridge.errors import StoreError  # noqa: PLC0415
+
+    with nullcontext() if offline else session.admin() as daemon:
+        try:
+            span = Checker(daemon, anchor).check(files)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--anchor") from None
+        except StoreError as error:
+            if session.json:
+                session.answer({"intact": False, "fault": str(error)})
+            show.note(f"otpbridge: the archives are broken: {show.visible(str(error))}")
+            return Code.REFUSED
+    if session.json:
+        session.answer(
+            {"intact": True, "first": span.first, "last": span.last, "joins": span.joins, "by_key": not offline}
+        )
+        return Code.DONE
+    entries = f"Entries {span.first} to {span.last}"
+    if offline:
+        show.line(f"{entries} are there without a gap. Whether somebody changed what they say was not checked.")
+        return Code.DONE
+    show.line(f"{entries} are intact.")
+    if not span.joins:
+        show.line("The log in the store does not begin where they end: there are entries that no file here holds.")
+    return Code.DONE
+
+
+@audit.command(
+    epilog=example("otpbridge audit export audit.jsonl.gz", "otpbridge audit export --before 2026-01-01 - | less")
+)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), metavar="FILE")
+@click.option("--before", type=Moment(), metavar="WHEN", help="Those before a date (2026-01-31), or older than 90d.")
+@everywhere
+@click.pass_obj
+def export(session: Session, file: Path, before: int | None) -> None:
+    """Save entries as lines of JSON, compressed where FILE ends in `.gz`. `-` is standard output.
+
+    `otpbridge audit verify FILE` checks them. Nothing is taken out of the log.
+    """
+    if str(file) == "-":
+        if session.json:
+            raise click.UsageError("standard output cannot hold both the entries and JSON")
+        for piece in _pieces(session, before):
+            write(piece)
+        return
+    pieces = _pieces(session, before)
+    size = save(file, _compressed(pieces) if file.name.endswith(".gz") else pieces)
+    if session.json:
+        session.answer({"file": str(file), "bytes": size})
+    else:
+        show.line(f"Saved {size} bytes to {file}.")
+
+
+def _pieces(session: Session, before: int | None) -> Iterator[bytes]:
+    ended = False
+    with session.admin() as daemon:
+        for reply in daemon.stream(messages.AuditExport(before=before), timeout=_LONG):
+            ended = not reply.data
+            yield reply.data.encode()
+    if not ended:
+        raise CommandError(Code.UNAVAILABLE, "the daemon has not sent all entries", "NoAnswer")
+
+
+def _compressed(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    buffer = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", fileobj=buffer) as out:
+        for piece in pieces:
+            out.write(piece)
+            yield buffer.getvalue()
+            buffer.seek(0)
+            buffer.truncate()
+    yield buffer.getvalue()
+
+
+@audit.command(epilog=example("otpbridge audit prune --before 400d"))
+@click.option(
+    "--before",
+    type=Moment(),
+    required=True,
+    metavar="WHEN",
+    help="Those before a date (2026-01-31), or older than 400d; a day at least.",
+)
+@everywhere
+@click.pass_obj
+def prune(session: Session, before: int) -> None:
+    """Have the daemon archive old entries, and cut them off the log.
+
+    They go to files in /var/lib/otpbridge/audit, or where `[audit] archive` says. `otpbridge audit verify` still
+    shows that nothing else was cut. `[audit] keep_days` in otpbridge.toml has the daemon do so by itself.
+    """
+    cuts = []
+    with session.admin() as daemon:
+        for reply in daemon.stream(messages.AuditPrune(before=before), timeout=math.inf):
+            if reply.file is None:
+                continue
+            cuts.append(reply)
+            if not session.json:
+                show.line(f"Entries {reply.first} to {reply.last} are in {show.visible(reply.file)} now.")
+    if session.json:
+        session.answer(cuts)
+    elif not cuts:
+        show.line("There are none.")

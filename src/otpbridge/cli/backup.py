@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import click
 from otpbridge.cli import show
 from otpbridge.cli.exits import Code, CommandError
 from otpbridge.cli.options import config_option, everywhere, example, state_dir_option
+from otpbridge.cli.saving import save, write
 from otpbridge.cli.serve import become_daemon
 from otpbridge.cli.session import Session
 
@@ -34,9 +32,9 @@ def backup(session: Session, file: Path) -> None:
         if session.json:
             raise click.UsageError("standard output cannot hold both the backup and JSON")
         for piece in _pieces(session):
-            _write(piece)
+            write(piece)
         return
-    size = _save(session, file)
+    size = save(file, _pieces(session))
     if session.json:
         session.answer({"file": str(file), "bytes": size})
     else:
@@ -53,44 +51,6 @@ def _pieces(session: Session) -> Iterator[bytes]:
             yield reply.data.encode()
     if empty:
         raise CommandError(Code.UNAVAILABLE, "the daemon sent an empty backup", "NoAnswer")
-
-
-def _write(piece: bytes) -> None:
-    try:
-        sys.stdout.buffer.write(piece)
-        sys.stdout.buffer.flush()
-    except OSError as error:
-        raise show.cannot_write(error) from None
-
-
-def _save(session: Session, file: Path) -> int:
-    """Write the backup beside its name, flush it to the disk, then give it its name: whole or not at all."""
-    beside = file.with_name(f".{file.name}.{secrets.token_hex(6)}")
-    size = 0
-    try:
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(fd, "wb") as out:
-                for piece in _pieces(session):
-                    size += out.write(piece)
-                out.flush()
-                os.fsync(out.fileno())
-            beside.replace(file)
-            _flush_folder(file.parent)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise CommandError(Code.REFUSED, f"cannot write {file}: {error.strerror}", "CannotWrite") from error
-    return size
-
-
-def _flush_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @click.command(epilog=example("otpbridge restore /root/otpbridge.backup --state-dir /var/lib/otpbridge"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -77,6 +79,24 @@ class Duration(click.ParamType[int]):
         if found is None:
             self.fail(f"{value!r} is no time; write 90s, 30m, 2h or 1d", param, ctx)
         return int(found[1]) * self._SIZES[found[2]]
+
+
+class Moment(click.ParamType[int]):
+    """A moment as people write it: so long ago, or a date (UTC). In Unix seconds."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read `90d`, `2h`, `2026-01-31` or `2026-01-31T12:00`."""
+        if isinstance(value, int):
+            return value
+        text = value.strip()
+        if re.fullmatch(r"[1-9][0-9]{0,8}[smhd]", text, re.ASCII):
+            return int(time.time()) - Duration().convert(text, param, ctx)
+        try:
+            return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no moment; write 90d for 90 days ago, or a date as 2026-01-31", param, ctx)
 
 
 def everywhere(function: F) -> F:

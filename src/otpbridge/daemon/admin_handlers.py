@@ -8,6 +8,7 @@ from functools import partial
 from otpbridge import __version__
 from otpbridge.daemon import people
 from otpbridge.daemon.accounts import LookupFailedError
+from otpbridge.daemon.archiving import Archivist
 from otpbridge.daemon.desk import (
     Counter,
     Desk,
@@ -74,9 +75,10 @@ _LONGEST_EXEMPTION = 30 * people.DAY
 class AdminCounter(Counter):
     """Handlers of org.otpbridge.Admin. Whoever can open the admin socket may call them."""
 
-    def __init__(self, desk: Desk, keys: KeyPlace) -> None:
+    def __init__(self, desk: Desk, keys: KeyPlace, archivist: Archivist) -> None:
         super().__init__(desk, admin=True)
         self.keys = keys
+        self._archivist = archivist
 
     # --- users ---
 
@@ -264,6 +266,8 @@ class AdminCounter(Counter):
                 else "a key rotation has not finished: run `otpbridge key rotate` again"
             )
         warnings += await desk.store.read_long(partial(ending, now=int(desk.clock())))
+        if self._archivist.failure is not None:
+            warnings.append(self._archivist.failure)
         warnings += [f"{fault} Its rules say `authinfo_unavail`." for fault in desk.judge.stacks.faults]
         return StatusReply(
             version=__version__,

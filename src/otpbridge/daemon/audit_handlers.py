@@ -1,30 +1,48 @@
-"""Admin.AuditTail and Admin.AuditVerify: the audit log as admins read and check it."""
+"""The audit log as admins read, check, export and shorten it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import aclosing
 from functools import partial
 
 import msgspec
 
-from otpbridge.daemon.desk import Desk, invalid
+from otpbridge.daemon.archiving import DAY, Archivist
+from otpbridge.daemon.desk import Desk, event, invalid
 from otpbridge.daemon.followers import Board
 from otpbridge.daemon.pages import send_but_last
-from otpbridge.store import auditlog
+from otpbridge.model import AuditEvent
+from otpbridge.store import auditlog, retention
 from otpbridge.store.auditlog import AuditRow
-from otpbridge.wire.messages import AuditTail, AuditTailReply, AuditVerify, AuditVerifyReply, Entry
+from otpbridge.store.chain import BrokenChainError, parse_anchor
+from otpbridge.wire.messages import (
+    AuditCheckRows,
+    AuditCheckRowsReply,
+    AuditExport,
+    AuditExportReply,
+    AuditPrune,
+    AuditPruneReply,
+    AuditTail,
+    AuditTailReply,
+    AuditVerify,
+    AuditVerifyReply,
+    Entry,
+)
 from otpbridge.wire.service import Call
 
 _PAGE = 100
 _MOST_ENTRIES = 100_000
+_PIECE = 24_000
 
 
 class AuditDesk:
-    """The handlers of Admin.AuditTail and Admin.AuditVerify."""
+    """The handlers of Admin.Audit…"""
 
-    def __init__(self, desk: Desk, board: Board) -> None:
+    def __init__(self, desk: Desk, board: Board, archivist: Archivist) -> None:
         self._desk = desk
         self._board = board
+        self._archivist = archivist
 
     async def tail(self, call: Call, asked: AuditTail) -> AuditTailReply:
         """The newest entries, then, when following, each new one."""
@@ -55,8 +73,55 @@ class AuditDesk:
         except ValueError:
             raise invalid("anchor") from None
         return AuditVerifyReply(
-            intact=found.fault is None, entries=found.entries, anchor=found.anchor, fault=found.fault
+            intact=found.fault is None,
+            entries=found.entries,
+            begins=found.begins.anchor,
+            anchor=found.anchor,
+            fault=found.fault,
         )
+
+    async def export(self, call: Call, asked: AuditExport) -> AuditExportReply:
+        """Stream entries as an archive; the last reply is empty."""
+        piece: list[str] = []
+        size = 0
+        async with aclosing(self._archivist.lines(asked.before)) as lines:
+            async for line in lines:
+                piece.append(line.decode())
+                size += len(line)
+                if size >= _PIECE:
+                    await call.send(AuditExportReply(data="".join(piece)))
+                    piece, size = [], 0
+        await call.send(AuditExportReply(data="".join(piece)))
+        return AuditExportReply(data="")
+
+    async def prune(self, call: Call, asked: AuditPrune) -> AuditPruneReply:
+        """Archive old entries and cut them off, a reply per archive; the last reply is empty."""
+        if asked.before > self._desk.clock() - DAY:
+            raise invalid("before")
+
+        def cause(name: str, detail: dict[str, str | int | bool]) -> AuditEvent:
+            return event(call, name, detail=detail)
+
+        async with aclosing(self._archivist.cut(asked.before, cause)) as cuts:
+            async for cut in cuts:
+                await call.send(AuditPruneReply(file=str(cut.file), first=cut.first, last=cut.last))
+        return AuditPruneReply()
+
+    async def check_rows(self, call: Call, asked: AuditCheckRows) -> AuditCheckRowsReply:
+        """Check rows of an archive against the key."""
+        chain = self._desk.store.audit.chain
+        begins = await self._desk.store.read(partial(retention.begins, chain=chain))
+        try:
+            mark = parse_anchor(asked.anchor)
+            macs = [bytes.fromhex(row.mac) for row in asked.rows]
+        except ValueError:
+            raise invalid("rows") from None
+        try:
+            for row, mac in zip(asked.rows, macs, strict=True):
+                mark = chain.follow(mark, row.sequence, row.entry.encode(), mac)
+        except BrokenChainError as error:
+            return AuditCheckRowsReply(begins=begins.anchor, fault=str(error))
+        return AuditCheckRowsReply(begins=begins.anchor)
 
 
 async def _send(call: Call, rows: Sequence[AuditRow]) -> AuditTailReply:

@@ -25,6 +25,7 @@ from otpbridge.daemon import sockets, systemd
 from otpbridge.daemon.activity import ActivityCounter
 from otpbridge.daemon.admin_handlers import AdminCounter
 from otpbridge.daemon.answers import guarded, said
+from otpbridge.daemon.archiving import Archivist
 from otpbridge.daemon.audit_handlers import AuditDesk
 from otpbridge.daemon.backup_handlers import BackupDesk
 from otpbridge.daemon.desk import Desk
@@ -66,6 +67,8 @@ _STREAMING = (
     messages.ListUsers,
     messages.ListTokens,
     messages.AuditTail,
+    messages.AuditExport,
+    messages.AuditPrune,
     messages.Watch,
     messages.RotateKey,
     messages.ListRelays,
@@ -138,6 +141,7 @@ class Daemon:
             started_at=int(clock()),
         )
         self._board = Board(store)
+        self._archivist = Archivist(self._desk, options.state_dir)
         self._local_keys = LocalKeys(made.config.local_keys)
         self._centre = Centre(self._desk)
         self._keys = keys
@@ -159,7 +163,9 @@ class Daemon:
             servers.append(await self._centre.serve(relays))
         for server in servers:
             await server.start()
-        chores = [asyncio.create_task(self._tidy()), asyncio.create_task(self._watchdog())]
+        chores = [
+            asyncio.create_task(work) for work in (self._tidy(), self._watchdog(), self._archivist.keep_short())
+        ]
         if relays is not None:
             chores.append(asyncio.create_task(self._centre.keep_up()))
         if self._store.is_shared:
@@ -219,8 +225,8 @@ class Daemon:
         interfaces = [VERIFY, ENROLL, NOTICES]
         if admin:
             interfaces.append(ADMIN)
-            desk_of_admin = AdminCounter(desk, self._keys)
-            audit = AuditDesk(desk, self._board)
+            desk_of_admin = AdminCounter(desk, self._keys, self._archivist)
+            audit = AuditDesk(desk, self._board, self._archivist)
             relays = RelayDesk(desk, self._centre)
             handlers |= {
                 messages.AddUser: desk_of_admin.add_user,
@@ -244,6 +250,9 @@ class Daemon:
                 messages.Status: desk_of_admin.status,
                 messages.AuditTail: audit.tail,
                 messages.AuditVerify: audit.verify,
+                messages.AuditExport: audit.export,
+                messages.AuditPrune: audit.prune,
+                messages.AuditCheckRows: audit.check_rows,
                 messages.RotateKey: KeyDesk(desk, self._keys).rotate,
                 messages.IssueRelay: relays.issue,
                 messages.RevokeRelay: relays.revoke,

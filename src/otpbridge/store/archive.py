@@ -1,4 +1,4 @@
-"""Files of audit rows: JSON lines, compressed where the name ends in `.gz`.
+"""Archives: files of audit rows, as JSON lines, compressed where the name ends in `.gz`.
 
 A file begins with a line that says what its first row stands on, has a line per row, and ends with the number of the
 last. The text of an entry is exactly what its mac covers.
@@ -91,9 +91,7 @@ class Archive:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._file: BufferedIOBase = (
-                gzip.GzipFile(path) if path.name.endswith(".gz") else path.open("rb")
-            )
+            self._file: BufferedIOBase = gzip.GzipFile(path) if path.name.endswith(".gz") else path.open("rb")
         except OSError as error:
             raise ArchiveError(f"{path}: cannot be read: {error.strerror}") from None
         try:

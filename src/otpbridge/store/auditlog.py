@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Dialect, Select, select
 from otpbridge.errors import StoreError
 from otpbridge.model import AuditEvent, Secret
 from otpbridge.store import retention, statements, tables
-from otpbridge.store.chain import BEGINNING, GENESIS, BrokenChainError, Chain, Mark
+from otpbridge.store.chain import BEGINNING, BrokenChainError, Chain, Mark, parse_anchor
 from otpbridge.store.statements import Prepared, json_rows
 
 HEAD = "audit head"
@@ -40,10 +40,10 @@ class AuditRow:
 class AuditCheck:
     """What a check of the whole chain found. `fault` is None when it is intact.
 
-    `entries` were written in all; the first `cut` of them are in archives alone.
+    `entries` were written in all; those up to where the log `begins` are in archives alone.
     """
 
-    cut: int
+    begins: Mark
     entries: int
     anchor: str
     fault: str | None
@@ -151,7 +151,7 @@ class AuditLog:
             if expected and expected.sequence < begins.sequence:
                 raise StoreError(
                     f"entry {expected.sequence}, which the anchor is of, was archived and cut off: check the anchor "
-                    "together with the archive, otpbridge audit verify --anchor ANCHOR --file FILE"
+                    "together with the archive, otpbridge audit verify --anchor ANCHOR FILE"
                 )
             _compare(mark, expected)
             for sequence, client, name, entry, stored in rows:
@@ -165,7 +165,7 @@ class AuditLog:
             fault = str(error)
         finally:
             rows.close()
-        return AuditCheck(begins.sequence, mark.sequence, mark.anchor, fault)
+        return AuditCheck(begins, mark.sequence, mark.anchor, fault)
 
 
 def anchor(connection: Connection) -> tuple[int, str]:
@@ -231,15 +231,3 @@ def _check_end(mark: Mark, head: Mark | None, expected: Mark | None) -> None:
         raise BrokenChainError(
             f"the log ends at entry {mark.sequence}, before the anchor's entry {expected.sequence}: it was put back"
         )
-
-
-def parse_anchor(text: str) -> Mark:
-    """The place in the log that an anchor is of. Raises ValueError."""
-    number, _, mac = text.partition(":")
-    try:
-        parsed = Mark(int(number), bytes.fromhex(mac))
-    except ValueError:
-        parsed = Mark(0, b"")
-    if len(parsed.mac) != len(GENESIS):
-        raise ValueError("an anchor looks like 1234:64 hex digits, as `otpbridge audit verify` prints it")
-    return parsed

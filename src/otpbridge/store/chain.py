@@ -16,6 +16,7 @@ from otpbridge.model import Secret
 
 GENESIS = bytes(32)
 _MAC = 32
+_MOST = 2**63
 
 
 class BrokenChainError(StoreError):
@@ -67,3 +68,15 @@ class Chain:
         if sequence < 1 or not hmac.compare_digest(self.sealed(mark), sealed):
             raise BrokenChainError("the mark of where the log was cut was changed")
         return mark
+
+
+def parse_anchor(text: str) -> Mark:
+    """The place in the log that an anchor is of. Raises ValueError."""
+    number, _, mac = text.partition(":")
+    try:
+        parsed = Mark(int(number), bytes.fromhex(mac))
+    except ValueError:
+        parsed = Mark(0, b"")
+    if len(parsed.mac) != len(GENESIS) or not 0 <= parsed.sequence < _MOST:
+        raise ValueError("an anchor looks like 1234:64 hex digits, as `otpbridge audit verify` prints it")
+    return parsed

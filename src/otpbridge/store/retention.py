@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from otpbridge.errors import ConflictError, StoreError
 from otpbridge.store import tables
 from otpbridge.store.archive import Row
-from otpbridge.store.chain import BEGINNING, Chain, Mark
+from otpbridge.store.chain import BEGINNING, BrokenChainError, Chain, Mark
 
 CUT = "audit cut"
 """The row of `meta` that holds the mark."""
@@ -42,15 +42,15 @@ def begins(connection: Connection, chain: Chain) -> Mark:
     return BEGINNING if found is None else chain.opened(found.number, bytes(found.value))
 
 
-def page(connection: Connection, chain: Chain, mark: Mark, before: float | None, most: int) -> Page:
-    """The rows behind a mark up to the first that is not older than `before` (Unix seconds), `most` at most.
+def page(connection: Connection, chain: Chain, mark: Mark, *, before: float | None, end: int, most: int) -> Page:
+    """The rows behind a mark, `most` at most, up to number `end` or the first not older than `before` (Unix seconds).
 
     Raises BrokenChainError where the log is not whole.
     """
     audit = tables.audit
     query = (
         select(audit.c.sequence, audit.c.entry, audit.c.mac)
-        .where(audit.c.sequence > mark.sequence)
+        .where(audit.c.sequence > mark.sequence, audit.c.sequence <= end)
         .order_by(audit.c.sequence)
         .limit(most)
     )
@@ -63,7 +63,17 @@ def page(connection: Connection, chain: Chain, mark: Mark, before: float | None,
             return Page(rows, mark, last=True)
         rows.append(Row(sequence, entry, ends.mac))
         mark = ends
-    return Page(rows, mark, last=len(found) < most)
+    last = len(found) < most
+    if last and mark.sequence < end:
+        raise BrokenChainError(f"the log ends at entry {mark.sequence}, but there were {end}")
+    return Page(rows, mark, last)
+
+
+def holds(connection: Connection, mark: Mark) -> bool:
+    """Whether a mark is a place in the log, as it stands in the store."""
+    audit = tables.audit
+    mac = connection.execute(select(audit.c.mac).where(audit.c.sequence == mark.sequence)).scalar_one_or_none()
+    return mac is not None and bytes(mac) == mark.mac
 
 
 def oldest(connection: Connection) -> float | None:
@@ -76,11 +86,13 @@ def oldest(connection: Connection) -> float | None:
 def cut(connection: Connection, chain: Chain, start: Mark, to: Mark) -> None:
     """Cut off the rows between two marks, of which `start` is where the log begins now.
 
-    Raises ConflictError where somebody else has cut meanwhile, StoreError where the database keeps rows.
+    Raises ConflictError where the log has changed meanwhile, StoreError where the database keeps rows.
     """
     audit, meta = tables.audit, tables.meta
     if begins(connection, chain) != start:
         raise ConflictError("the audit log was cut by another daemon meanwhile")
+    if not holds(connection, to):
+        raise ConflictError(f"entry {to.sequence} of the audit log is not the one that was archived")
     between = (audit.c.sequence > start.sequence) & (audit.c.sequence <= to.sequence)
     gone, wanted = connection.execute(delete(audit).where(between)).rowcount, to.sequence - start.sequence
     if gone != wanted:

@@ -663,6 +663,7 @@ class AuditTail(Request[AuditTailReply]):
 class AuditVerifyReply(Message):
     intact: bool
     entries: int
+    begins: str
     anchor: str
     fault: str | None = None
 
@@ -671,6 +672,46 @@ class AuditVerify(Request[AuditVerifyReply]):
     METHOD = f"{ADMIN}.AuditVerify"
     REPLY = AuditVerifyReply
     anchor: str | None = None
+
+
+class AuditExportReply(Message):
+    data: str
+
+
+class AuditExport(Request[AuditExportReply]):
+    METHOD = f"{ADMIN}.AuditExport"
+    REPLY = AuditExportReply
+    before: int | None = None
+
+
+class AuditPruneReply(Message):
+    file: str | None = None
+    first: int | None = None
+    last: int | None = None
+
+
+class AuditPrune(Request[AuditPruneReply]):
+    METHOD = f"{ADMIN}.AuditPrune"
+    REPLY = AuditPruneReply
+    before: int
+
+
+class ArchivedRow(Message, forbid_unknown_fields=True):
+    sequence: int
+    entry: str
+    mac: str
+
+
+class AuditCheckRowsReply(Message):
+    begins: str
+    fault: str | None = None
+
+
+class AuditCheckRows(Request[AuditCheckRowsReply]):
+    METHOD = f"{ADMIN}.AuditCheckRows"
+    REPLY = AuditCheckRowsReply
+    anchor: str
+    rows: tuple[ArchivedRow, ...]
 
 
 class RotateKeyReply(Message):
