@@ -9,7 +9,7 @@ PYTEST_ARGS ?= -n auto
 KEEP ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo portal-demo test test-device coverage lint bench pam fuzz soak lock clean
+.PHONY: help demo portal-demo test test-device coverage lint bench bench-peers pam fuzz soak lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 21
@@ -54,10 +54,19 @@ lint: .venv/.ready ## ruff, mypy --strict, import-linter, man pages, C warnings
 	@scripts/system-packages pam test
 	mandoc -T lint -W warning docs/man/*.[158] pam/*.8
 
-bench: .venv/.ready pam ## measure beside pam_google_authenticator and pam_oath; writes benchmarks/results/
-	@scripts/system-packages peers
+bench: .venv/.ready pam ## measure beside pam_google_authenticator and pam_oath; writes benchmarks/results/ (BENCH_ARGS=--quick)
+	@scripts/system-packages peers bench
 	@scripts/make-venv benchmarks/requirements.lock
-	$(PY) benchmarks/run.py
+	$(PY) benchmarks/run.py $(BENCH_ARGS)
+
+bench-peers: .venv/.ready pam benchmarks/.privacyidea/.ready ## the same with privacyIDEA and PostgreSQL beside it
+	@scripts/system-packages peers bench
+	@scripts/make-venv benchmarks/requirements.lock
+	$(PY) benchmarks/run.py --peers $(BENCH_ARGS)
+
+benchmarks/.privacyidea/.ready: benchmarks/privacyidea.lock scripts/make-venv
+	@scripts/make-venv benchmarks/privacyidea.lock benchmarks/.privacyidea
+	@touch $@
 
 fuzz: .venv/.ready ## long fuzzing of the PAM module's parsers (FUZZ_SECONDS=600)
 	@scripts/system-packages pam test
@@ -71,6 +80,8 @@ lock: ## renew the hashed locks (needs uv)
 	    --no-emit-index-url --no-emit-find-links --no-header -q -o requirements.lock
 	uv pip compile pyproject.toml --all-extras --group dev --group bench --generate-hashes --universal \
 	    --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header -q -o benchmarks/requirements.lock
+	uv pip compile benchmarks/privacyidea.in --generate-hashes --universal --python-version 3.11 \
+	    --no-emit-index-url --no-emit-find-links --no-header -q -o benchmarks/privacyidea.lock
 
 clean: ## remove what was built
-	rm -rf .venv pam/build pam/build-* dist .coverage .coverage.* htmlcov
+	rm -rf .venv benchmarks/.privacyidea pam/build pam/build-* dist .coverage .coverage.* htmlcov

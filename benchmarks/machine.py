@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import select
+import signal
 import statistics
 import time
 from pathlib import Path
@@ -20,9 +23,37 @@ def busy_seconds() -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that a process has used."""
+    """Processor time that a process and its children have used, those that ended among them."""
+    total = sum(_ticks(pid, 4))
+    for child in children(pid):
+        try:
+            total += sum(_ticks(child, 2))
+        except (FileNotFoundError, ProcessLookupError):
+            # It ended meanwhile.
+            continue
+    return total / _TICK
+
+
+def _ticks(pid: int, count: int) -> list[int]:
+    """utime and stime of a process, then those of its children that ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICK
+    return [int(field) for field in fields[11 : 11 + count]]
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that run."""
+    return [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+
+
+def kill_and_wait(pid: int) -> None:
+    """SIGKILL for a process that need not be our child, until it is gone."""
+    with contextlib.suppress(ProcessLookupError):
+        handle = os.pidfd_open(pid)
+        try:
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            select.select([handle], [], [], 10)
+        finally:
+            os.close(handle)
 
 
 def resident_mib(pid: int) -> float:

@@ -22,12 +22,18 @@ _COVERAGE = "COVERAGE_PROCESS_START"
 
 
 class Daemon:
-    """Started by the command that an admin uses, with no configuration."""
+    """Started by the command that an admin uses, with no configuration unless one is given."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: str = "") -> None:
         self.folder = folder
         folder.mkdir(mode=0o700, exist_ok=True)
+        self.state = folder / "state"
         self.socket = folder / "run" / "verify"
+        self._options: list[object] = []
+        if config:
+            path = folder / "otpbridge.toml"
+            path.write_text(config)
+            self._options = ["--config", path]
         self._process: subprocess.Popen[str] | None = None
         self._said: list[str] = []
 
@@ -43,7 +49,7 @@ class Daemon:
         self._said = []
         begun = time.monotonic()
         self._process = subprocess.Popen(
-            [BIN / "otpbridged", "--state-dir", self.folder / "state", "--run-dir", self.folder / "run"],
+            [BIN / "otpbridged", "--state-dir", self.state, "--run-dir", self.folder / "run", *map(str, self._options)],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -72,6 +78,7 @@ class Daemon:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+        self._process = None
 
     def import_people(self, people: People) -> float:
         """Take over all users with `otpbridge import`; the seconds it took."""

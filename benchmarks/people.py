@@ -41,11 +41,14 @@ def code_at(seed: bytes, moving_factor: int) -> str:
 
 
 class People:
-    """`size` users. Whoever has the same `secret` has the same seeds."""
+    """`size` users. Whoever has the same `secret` has the same seeds. HOTP counts from `first`."""
 
-    def __init__(self, size: int, secret: bytes, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, size: int, secret: bytes, clock: Callable[[], float] = time.time, *, first: int = _NEVER
+    ) -> None:
         self.size = size
         self._secret = secret
+        self._first = first
         self._clock = clock
         order = random.Random(size)
         self._totp = array("I", (index for index in range(size) if not self.is_hotp(index)))
@@ -53,8 +56,8 @@ class People:
         # All over the store: logins do not come in the order in which people were enrolled.
         order.shuffle(self._totp)
         order.shuffle(self._hotp)
-        self._spent = array("Q", [_NEVER]) * size
-        """TOTP: the last time step used. HOTP: how many codes were used."""
+        self._spent = array("Q", [first]) * size
+        """TOTP: the last time step used. HOTP: the next moving factor."""
         self._totp_place = self._hotp_place = 0
 
     @staticmethod
@@ -102,6 +105,19 @@ class People:
 
     def _next_totp(self, place: int) -> int:
         return self._totp[(self._totp_place + place) % len(self._totp)]
+
+    def hotp_users(self) -> list[int]:
+        """All who have an HOTP token."""
+        return list(self._hotp)
+
+    def untouched(self, count: int) -> list[Login]:
+        """The first codes of `count` HOTP users who have used none."""
+        fresh = [index for index in reversed(self._hotp) if self._spent[index] == self._first][:count]
+        if len(fresh) < count:
+            raise NotEnoughUsersError(f"{count} of {len(self._hotp)} HOTP users who have used no code")
+        for index in fresh:
+            self._spent[index] += 1
+        return [Login(self.name(index), code_at(self.seed(index), self._first)) for index in fresh]
 
     def lanes(self, wanted: int) -> int:
         """How many lanes of HOTP users there can be, at most `wanted`."""

@@ -1,6 +1,6 @@
-"""Measure otpbridge beside Debian's PAM modules: `make bench`, or `run.py --quick` without the store of a million.
+"""Measure otpbridge beside its peers: `make bench-peers`, or `make bench` without privacyIDEA and PostgreSQL.
 
-Needs a gcc with libpam's headers, libpam-google-authenticator, libpam-oath, and a syslog daemon or root (the peers
+BENCH_ARGS=--quick leaves the store of a million out. Needs a gcc with libpam's headers, libpam-google-authenticator, libpam-oath, and a syslog daemon or root (the peers
 log each login; without a listener on /dev/log that goes to the console and takes longer than the login).
 """
 
@@ -15,17 +15,35 @@ import time
 from pathlib import Path
 
 import plan as plans
+import postgresql
+import powercut
+import privacyidea
 import report
+import safety
 from native import InvalidRunError
+from rig import Rig
 from scenarios import Bench
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parent
+SAFETY = {
+    "replay": safety.replay,
+    "guesses": safety.guesses,
+    "killed": safety.killed,
+    "cut": powercut.cut,
+}
+PEERS = {
+    "postgresql": postgresql.measure,
+    "privacyidea": privacyidea.speed,
+    "privacyidea_safety": privacyidea.safety,
+    "privacyidea_cut": privacyidea.cut,
+}
 
 
 def main() -> int:
     """Run it; 0 unless something could not be measured, be the figures good or bad."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peers", action="store_true", help="beside privacyIDEA and on PostgreSQL too")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--quick", action="store_true", help="fewer rounds, and no store of a million users")
     how.add_argument("--smoke", action="store_true", help="a few calls each: shows that the harness works, not more")
@@ -47,7 +65,8 @@ def main() -> int:
     # Short, as a socket's path must be; others may not enter, as peers' secrets are in it.
     folder = Path(tempfile.mkdtemp(prefix="otpb-bench-", dir=options.folder))
     try:
-        bench = Bench(folder, options.module.resolve(), plan, lambda text: print(text, flush=True))
+        rig = Rig.make(folder, options.module.resolve(), plan, lambda text: print(text, flush=True))
+        bench = Bench(rig, SAFETY | PEERS if options.peers else SAFETY)
         _warn(bench.results["machine"], plan)
         bench.run()
     except InvalidRunError as error:
@@ -57,12 +76,13 @@ def main() -> int:
         shutil.rmtree(folder)
     results = bench.results
     results["minutes"] = (time.monotonic() - begun) / 60
-    written = report.write(results, options.results, _command(options))
+    name = "peers" if options.peers else "results"
+    written = report.write(results, options.results, name, _command(options))
     if not options.no_chart:
         import chart  # noqa: PLC0415 - matplotlib is a library of the bench alone
 
-        chart.draw(results, options.results / "results.png")
-        written.append(options.results / "results.png")
+        chart.draw(results, options.results / f"{name}.png")
+        written.append(options.results / f"{name}.png")
     print(f"\n{report.plain(results)}\n")
     for path in written:
         print(f"written: {os.path.relpath(path)}")
@@ -81,9 +101,9 @@ def _warn(about: dict[str, str | int | float], plan: plans.Plan) -> None:
 
 
 def _command(options: argparse.Namespace) -> str:
-    if options.quick or options.smoke:
-        return f"python benchmarks/run.py {'--quick' if options.quick else '--smoke'}"
-    return "make bench"
+    target = "make bench-peers" if options.peers else "make bench"
+    how = "--quick" if options.quick else "--smoke" if options.smoke else ""
+    return f"{target} BENCH_ARGS={how}" if how else target
 
 
 if __name__ == "__main__":

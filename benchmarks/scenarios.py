@@ -1,4 +1,4 @@
-"""What is measured.
+"""What is measured of speed and size, on one machine without privacyIDEA and PostgreSQL.
 
 All of it on real stores on disk, with codes that are used once. A right code that was refused, by us ever or by a
 peer where nothing explains it, makes a scenario invalid.
@@ -8,43 +8,36 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import secrets
-import shutil
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
 
 import machine
-from native import InvalidRunError, Native, Sample
+from native import InvalidRunError, MissingError, Sample
 from otpbridged import Daemon, help_cpu_ms
 from people import Login, People
-from plan import CONNECTIONS, PROCESSES, Plan
-from stacks import Google, Oath, Services, missing_modules
+from plan import CONNECTIONS, IN_FLIGHT, PROCESSES
+from rig import Record, Rig, ours
+from stacks import Google, Oath, need_modules
 
 FLAT_LANES = 10
-Say = Callable[[str], None]
-Record = dict[str, Any]
 
 
 class Bench:
     """One run: the stores, their daemons, and what was measured so far in `results`."""
 
-    def __init__(self, folder: Path, module: Path, plan: Plan, say: Say) -> None:
-        self._folder = folder
-        # A copy: a build meanwhile must not change or take away what is measured.
-        self._module = Path(shutil.copy(module, folder))
-        self._plan = plan
-        self._say = say
-        self._secret = secrets.token_bytes(32)
-        self._native = Native(folder)
-        self._services = Services(folder / "pam.d")
+    def __init__(self, rig: Rig, further: Mapping[str, Callable[[Rig], Record]]) -> None:
+        self._rig = rig
+        self._plan = rig.plan
+        self._say = rig.say
+        self._further = further
         self._daemons: dict[int, Daemon] = {}
         self._people: dict[int, People] = {}
         self.results: Record = {
-            "machine": machine.describe(folder),
-            "plan": dataclasses.asdict(plan),
+            "machine": machine.describe(rig.folder),
+            "plan": dataclasses.asdict(rig.plan),
             "invalid": {},
+            "skipped": {},
         }
 
     @property
@@ -68,6 +61,7 @@ class Bench:
                 ("pam", self._pam),
                 ("memory", self._memory),
                 ("slow", self._slow),
+                ("slow_pam", self._slow_pam),
                 ("audit", self._audit),
             ):
                 with self._scenario(name):
@@ -77,19 +71,20 @@ class Bench:
         finally:
             for daemon in self._daemons.values():
                 daemon.kill()
+        for name, scenario in self._further.items():
+            with self._scenario(name):
+                self.results[name] = scenario(self._rig)
 
     @contextlib.contextmanager
     def _scenario(self, name: str) -> Iterator[None]:
         try:
             yield
-        except InvalidRunError as error:
+        except MissingError as error:
+            self.results["skipped"][name] = str(error)
+            self._say(f"skipped, {name}: {error}")
+        except (InvalidRunError, OSError, subprocess.SubprocessError) as error:
             self.results["invalid"][name] = str(error)
             self._say(f"INVALID, {name}: {error}")
-
-    def _rounds(self) -> Iterator[int]:
-        for number in range(1, self._plan.rounds + 1):
-            self._say(f"  round {number} of {self._plan.rounds}")
-            yield number
 
     # --- stores ---
 
@@ -97,8 +92,8 @@ class Bench:
         """Make the stores, each filled by `otpbridge import`."""
         imported = self.results["import"] = {}
         for size in self._plan.sizes:
-            people = self._people[size] = People(size, self._secret)
-            daemon = self._daemons[size] = Daemon(self._folder / f"users{size}")
+            people = self._people[size] = People(size, self._rig.secret)
+            daemon = self._daemons[size] = Daemon(self._rig.folder / f"users{size}")
             daemon.start()
             seconds = daemon.import_people(people)
             imported[str(size)] = {"seconds": seconds, "tokens_per_second": size / seconds}
@@ -130,30 +125,66 @@ class Bench:
     # --- the socket ---
 
     def _socket(self) -> None:
-        """Verifications over kept connections, and with a connection for each call."""
+        """Verifications over kept connections, and with a connection for each call; a bare loop in turn with us."""
         self._say("socket")
         into = self.results["socket"] = {mode: {str(n): [] for n in CONNECTIONS} for mode in ("kept", "each")}
+        bare: Record = {mode: {str(n): [] for n in CONNECTIONS} for mode in ("kept", "each")}
+        self.results["bare"] = bare
+        crowd = People(self._plan.bare_users, self._rig.secret)
         self._warm_up()
-        for _ in self._rounds():
-            for connections in CONNECTIONS:
-                for mode, found in into.items():
-                    found[str(connections)].append(self._wire(connections, mode, self._plan.wire[connections]))
+        with self._rig.bare_loop(self._plan.bare_users) as (socket, pid):
+            for _ in self._rig.rounds():
+                for connections in CONNECTIONS:
+                    count = self._plan.wire[connections]
+                    for mode, found in into.items():
+                        found[str(connections)].append(self._wire(connections, mode, count))
+                        sample = self._rig.native.wire(socket, connections, mode, crowd.totp(count), [pid])
+                        if sample.refused:
+                            raise InvalidRunError(f"the bare loop refused {sample.refused} right codes")
+                        bare[mode][str(connections)].append(sample.record())
 
     def _slow(self) -> None:
         """The same on a disk whose flushes are slow. One connection is one commit each."""
         self._say(f"socket, each flush {self._plan.slow_ms} ms longer")
         into = self.results["slow"] = {mode: {str(n): [] for n in CONNECTIONS} for mode in ("kept", "each")}
-        self._main.stop()
-        preload = {"LD_PRELOAD": str(self._native.slow_flush), "SLOWFLUSH_MS": str(self._plan.slow_ms)}
-        self._main.start(preload)
-        try:
-            for _ in self._rounds():
+        with self._slowed():
+            for _ in self._rig.rounds():
                 for connections in CONNECTIONS:
                     for mode, found in into.items():
                         sample = self._wire(connections, mode, self._plan.slow[connections])
                         if sample["median"] < self._plan.slow_ms:
                             raise InvalidRunError("the flushes were not slowed: is the daemon's libc preloaded?")
                         found[str(connections)].append(sample)
+
+    def _slow_pam(self) -> None:
+        """Many logins at once through PAM on such a disk: ours beside pam_google_authenticator."""
+        self._say(f"PAM, {IN_FLIGHT} processes, each flush {self._plan.slow_ms} ms longer")
+        need_modules()
+        into = self.results["slow_pam"] = {
+            manner: {"otpbridge": [], "google": []} for manner in self._plan.slow_pam
+        }
+        google = Google(self._rig.services, self._rig.folder / "slow_google", self._plan.google_users, self._rig.secret)
+        service = self._rig.services.add_otpbridge("slow_otpbridge", self._rig.module, self._main.socket)
+        turns = {"SLOWFLUSH_LOCK": str(self._rig.folder / "slowflush.lock")}
+        for _ in self._rig.rounds():
+            for manner, count in self._plan.slow_pam.items():
+                slow = self._preload() | (turns if manner == "one by one" else {})
+                # Our daemon is the only one that flushes, so that its turns are its own.
+                with self._slowed():
+                    sample = self._rig.login(service, self._crowd.totp(count), IN_FLIGHT, 0, [self._main.pid])
+                into[manner]["otpbridge"].append(ours(sample))
+                sample = self._rig.login(google.service, google.people.totp(count), IN_FLIGHT, 0, (), slow)
+                into[manner]["google"].append(_all_right("pam_google_authenticator", sample))
+
+    def _preload(self) -> dict[str, str]:
+        return {"LD_PRELOAD": str(self._rig.native.slow_flush), "SLOWFLUSH_MS": str(self._plan.slow_ms)}
+
+    @contextlib.contextmanager
+    def _slowed(self) -> Iterator[None]:
+        self._main.stop()
+        self._main.start(self._preload())
+        try:
+            yield
         finally:
             self._main.stop()
             self._main.start()
@@ -163,7 +194,7 @@ class Bench:
 
     def _wire(self, connections: int, mode: str, count: int) -> Record:
         logins = self._crowd.totp(count)
-        return _ours(self._native.wire(self._main.socket, connections, mode, logins, self._main.pid))
+        return ours(self._rig.native.wire(self._main.socket, connections, mode, logins, [self._main.pid]))
 
     # --- cost by number of users ---
 
@@ -172,70 +203,59 @@ class Bench:
         self._say("cost by number of users")
         into = self.results["flat"] = {str(size): {"few": [], "many": [], "pam": []} for size in self._plan.sizes}
         services = {
-            size: self._services.add_otpbridge(f"otpbridge{size}", self._module, daemon.socket)
+            size: self._rig.services.add_otpbridge(f"otpbridge{size}", self._rig.module, daemon.socket)
             for size, daemon in self._daemons.items()
         }
-        for _ in self._rounds():
+        for _ in self._rig.rounds():
             for size, daemon in self._daemons.items():
                 people, found = self._people[size], into[str(size)]
                 for name, wanted in (("few", FLAT_LANES), ("many", CONNECTIONS[-1])):
                     lanes = people.lanes(wanted)
                     if lanes == wanted:
                         logins = people.hotp(self._plan.flat, lanes)
-                        found[name].append(_ours(self._native.wire(daemon.socket, lanes, "kept", logins, daemon.pid)))
+                        found[name].append(ours(self._rig.native.wire(daemon.socket, lanes, "kept", logins, [daemon.pid])))
                 logins = people.hotp(self._plan.warmup + self._plan.flat_pam, 1)
-                found["pam"].append(_ours(self._login(services[size], logins, 1, self._plan.warmup, daemon.pid)))
+                found["pam"].append(ours(self._rig.login(services[size], logins, 1, self._plan.warmup, [daemon.pid])))
 
     # --- PAM ---
 
     def _pam(self) -> None:
         """Logins through PAM, ours and the peers' in turn."""
-        missing = missing_modules()
-        if missing:
-            raise InvalidRunError(f"not installed: {', '.join(missing)}")
+        need_modules()
         self._say("PAM")
         into = self.results["pam"] = {
             name: {str(n): [] for n in PROCESSES}
-            for name in ("permit", "otpbridge", "google", *(f"oath{size}" for size in self._plan.oath))
+            for name in ("permit", "otpbridge", "google", "googlehotp", *(f"oath{size}" for size in self._plan.oath))
         }
-        ours = self._services.add_otpbridge("otpbridge", self._module, self._main.socket)
-        google = Google(self._services, self._folder / "google", self._plan.google_users, self._secret)
-        oaths = [Oath(self._services, self._folder / f"oath{size}", size, self._secret) for size in self._plan.oath]
-        permit = self._services.add("permit", "required pam_permit.so")
+        services, folder, secret = self._rig.services, self._rig.folder, self._rig.secret
+        service = services.add_otpbridge("otpbridge", self._rig.module, self._main.socket)
+        googles = [
+            Google(services, folder / "google", self._plan.google_users, secret),
+            Google(services, folder / "googlehotp", self._plan.google_users // 10, secret, hotp=True),
+        ]
+        oaths = [Oath(services, folder / f"oath{size}", size, secret) for size in self._plan.oath]
+        permit = services.add("permit", "required pam_permit.so")
         warmup = self._plan.warmup
-        for _ in self._rounds():
+        for _ in self._rig.rounds():
             for processes in PROCESSES:
+                at = str(processes)
                 count = processes * warmup + self._plan.pam[processes]
-                sample = self._login(permit, [Login("anyone", "0")] * count, processes, warmup)
-                into["permit"][str(processes)].append(_record(sample))
-                sample = self._login(ours, self._crowd.totp(count), processes, warmup, self._main.pid)
-                into["otpbridge"][str(processes)].append(_ours(sample))
-                sample = self._login(google.service, google.people.totp(count), processes, warmup)
-                if sample.refused:
-                    raise InvalidRunError(
-                        f"pam_google_authenticator refused {sample.refused} right codes: {sample.codes}"
-                    )
-                into["google"][str(processes)].append(_record(sample))
+                sample = self._rig.login(permit, [Login("anyone", "0")] * count, processes, warmup)
+                into["permit"][at].append(sample.record())
+                sample = self._rig.login(service, self._crowd.totp(count), processes, warmup, [self._main.pid])
+                into["otpbridge"][at].append(ours(sample))
+                for google in googles:
+                    sample = self._rig.login(google.service, google.logins(count, processes), processes, warmup)
+                    into[google.service][at].append(_all_right("pam_google_authenticator", sample))
                 for oath in oaths:
                     logins = oath.logins((1 + self._plan.oath[oath.size]) * processes, processes)
-                    sample = self._login(oath.service, logins, processes, 1)
-                    if sample.refused and processes == 1:
-                        raise InvalidRunError(f"pam_oath refused {sample.refused} right codes: {sample.codes}")
-                    into[oath.service][str(processes)].append(_record(sample))
-
-    def _login(
-        self, service: str, logins: Sequence[Login], processes: int, warmup: int, daemon: int | None = None
-    ) -> Sample:
-        return self._native.pam(
-            self._services.confdir, service, logins, processes=processes, warmup=warmup, daemon=daemon
-        )
+                    sample = self._rig.login(oath.service, logins, processes, 1)
+                    if processes == 1:
+                        _all_right("pam_oath", sample)
+                    into[oath.service][at].append(sample.record())
 
 
-def _record(sample: Sample) -> Record:
-    return dataclasses.asdict(sample) | {"rate": sample.rate}
-
-
-def _ours(sample: Sample) -> Record:
+def _all_right(module: str, sample: Sample) -> Record:
     if sample.refused:
-        raise InvalidRunError(f"otpbridge refused {sample.refused} right codes; by code: {sample.codes}")
-    return _record(sample)
+        raise InvalidRunError(f"{module} refused {sample.refused} right codes: {sample.codes}")
+    return sample.record()

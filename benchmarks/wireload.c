@@ -1,20 +1,24 @@
 /*
- * Loads a Varlink socket with calls from one thread, so that the daemon gets nearly all of the machine.
+ * Loads a server with calls from one thread, so that the server gets nearly all of the machine.
  *
  *     wireload SOCKET CONNECTIONS kept|each < frames
+ *     wireload PORT   CONNECTIONS http      < frames
  *
  * `frames` are whole calls, each ended by its NUL, made before anything is timed. Call i belongs to connection
  * i % CONNECTIONS, which sends its own in order, each once the reply to the one before has come. `kept`: the
  * connections are opened before the timed part and stay. `each`: every call opens its own and closes it, and its time
- * is from before socket() to after the reply. Prints:
+ * is from before socket() to after the reply. `http`: the same on a TCP port of this machine, where a frame is sent
+ * without its NUL and a reply ends when the server hangs up. Prints:
  *
  *     wall NANOSECONDS      from the first call to the last reply
  *     cpu NANOSECONDS       user and system time of this program in the timed part
- *     call CODE NANOSECONDS for each call: 0 if its verdict was success
+ *     call CODE NANOSECONDS for each call: 0 if its verdict was success, or its value true
  *
  * The first reply with another verdict is shown on standard error.
  */
+#include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +30,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { REPLY_MAX = 4096, EVENTS = 256 };
+enum { REPLY_MAX = 16384, EVENTS = 256 };
 
 struct call {
     const char *frame;
@@ -40,13 +44,18 @@ struct connection {
     size_t call; /* in flight */
     size_t used; /* bytes of its reply */
     int64_t begun;
-    char reply[REPLY_MAX];
+    char reply[REPLY_MAX + 1];
 };
 
-static struct sockaddr_un address = {.sun_family = AF_UNIX};
+static union {
+    struct sockaddr any;
+    struct sockaddr_un local;
+    struct sockaddr_in port;
+} address;
+static socklen_t address_length;
 static struct call *calls;
 static size_t call_count, connection_count, done;
-static int keep, poller;
+static int keep, http, poller;
 
 static void fail(const char *what)
 {
@@ -95,7 +104,7 @@ static void cut(char *frames, size_t length)
             calls = realloc(calls, (room *= 2) * sizeof *calls);
         if (calls == NULL)
             fail("memory");
-        calls[call_count++] = (struct call){.frame = left, .length = (size_t)(end + 1 - left)};
+        calls[call_count++] = (struct call){.frame = left, .length = (size_t)(end + !http - left)};
     }
 }
 
@@ -103,9 +112,11 @@ static void open_connection(struct connection *connection)
 {
     struct epoll_event interest = {.events = EPOLLIN, .data.ptr = connection};
 
-    connection->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (connection->fd < 0 || connect(connection->fd, (struct sockaddr *)&address, sizeof address) != 0)
+    connection->fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | (http ? 0 : SOCK_NONBLOCK), 0);
+    if (connection->fd < 0 || connect(connection->fd, &address.any, address_length) != 0)
         fail("connect");
+    if (http)
+        fcntl(connection->fd, F_SETFL, O_NONBLOCK); /* TCP connects only while it is waited for */
     if (epoll_ctl(poller, EPOLL_CTL_ADD, connection->fd, &interest) != 0)
         fail("epoll_ctl");
 }
@@ -126,7 +137,7 @@ static void judge(struct call *call, const char *reply)
 {
     static int shown;
 
-    call->refused = strstr(reply, "\"verdict\":\"success\"") == NULL;
+    call->refused = strstr(reply, http ? "\"value\": true" : "\"verdict\":\"success\"") == NULL;
     if (call->refused && !shown) {
         shown = 1;
         fprintf(stderr, "wireload: %s -> %s\n", call->frame, reply);
@@ -140,16 +151,21 @@ static void receive(struct connection *connection)
 
     if (count < 0 && (errno == EAGAIN || errno == EINTR))
         return;
-    if (count <= 0) {
-        fprintf(stderr, "wireload: the daemon hung up before it answered\n");
+    if (count <= 0 && (!http || connection->used == 0)) {
+        fprintf(stderr, "wireload: the server hung up before it answered\n");
         exit(1);
     }
-    connection->used += (size_t)count;
-    if (connection->reply[connection->used - 1] != '\0') {
-        if (connection->used == REPLY_MAX)
-            fail("reply too long");
-        return;
+    if (count > 0) {
+        connection->used += (size_t)count;
+        if (http || connection->reply[connection->used - 1] != '\0') {
+            if (connection->used == REPLY_MAX) {
+                fprintf(stderr, "wireload: a reply is longer than %d bytes\n", REPLY_MAX);
+                exit(1);
+            }
+            return;
+        }
     }
+    connection->reply[connection->used] = '\0';
     if (!keep)
         close(connection->fd);
     call->spent = now() - connection->begun;
@@ -158,6 +174,25 @@ static void receive(struct connection *connection)
     connection->call += connection_count;
     if (connection->call < call_count)
         begin_call(connection);
+}
+
+static void take_address(const char *text)
+{
+    size_t length = strlen(text);
+
+    if (http) {
+        address.port = (struct sockaddr_in){
+            .sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(text)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        address_length = sizeof address.port;
+        return;
+    }
+    if (length >= sizeof address.local.sun_path) {
+        fprintf(stderr, "wireload: the socket's path is too long\n");
+        exit(2);
+    }
+    address.local.sun_family = AF_UNIX;
+    memcpy(address.local.sun_path, text, length + 1);
+    address_length = sizeof address.local;
 }
 
 int main(int argc, char **argv)
@@ -169,13 +204,13 @@ int main(int argc, char **argv)
     char *frames;
 
     connection_count = argc == 4 ? strtoul(argv[2], NULL, 10) : 0;
-    if (connection_count == 0 || strlen(argv[1]) >= sizeof address.sun_path ||
-        (strcmp(argv[3], "kept") != 0 && strcmp(argv[3], "each") != 0)) {
-        fprintf(stderr, "usage: wireload SOCKET CONNECTIONS kept|each < frames\n");
+    keep = connection_count > 0 && strcmp(argv[3], "kept") == 0;
+    http = connection_count > 0 && strcmp(argv[3], "http") == 0;
+    if (!keep && !http && (connection_count == 0 || strcmp(argv[3], "each") != 0)) {
+        fprintf(stderr, "usage: wireload SOCKET|PORT CONNECTIONS kept|each|http < frames\n");
         return 2;
     }
-    memcpy(address.sun_path, argv[1], strlen(argv[1]) + 1);
-    keep = strcmp(argv[3], "kept") == 0;
+    take_address(argv[1]);
     frames = read_all(&length);
     cut(frames, length);
     if (connection_count > call_count)
