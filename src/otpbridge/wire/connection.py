@@ -147,6 +147,13 @@ class Connection:
             self._loop.remove_reader(self._fd)
 
     def _readable(self) -> None:
+        try:
+            self._read()
+        except MemoryError:
+            # Without an end to it, it would be readable again and again. And what it has taken comes back.
+            self.close()
+
+    def _read(self) -> None:
         if self._closed:
             return
         try:
@@ -249,6 +256,13 @@ class Connection:
 
     def _finished(self, future: asyncio.Future[Message]) -> None:
         self._server.call_done(self.peer, future)
+        try:
+            self._conclude(future)
+        except MemoryError:
+            # Nobody would answer any more.
+            self.close()
+
+    def _conclude(self, future: asyncio.Future[Message]) -> None:
         call, self._future = self._call, None
         cancelled = future.cancelled()
         error = None if cancelled else future.exception()

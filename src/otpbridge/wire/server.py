@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import socket
 import struct
 import time
@@ -174,6 +175,12 @@ class Server:
             self._accepting = False
 
     def _accept(self) -> None:
+        try:
+            self._accept_some()
+        except MemoryError:
+            self._accept_later(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+
+    def _accept_some(self) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
             try:
                 sock, _address = self._sock.accept()

@@ -16,7 +16,7 @@ import bisect
 import enum
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 SUCCESS = "success"
 REFUSED = "auth_err"
@@ -168,12 +168,15 @@ def _not_backwards(token: str, accepted: Sequence[Attempt]) -> Iterator[Finding]
 
 def _refused_rightly(history: History) -> Iterator[Finding]:
     """Where a code that was due was refused, it could be spent by then, or a fault explains it."""
+    starts = {each.token: each for each in history.attempts if each.act is Act.START}
     for token, attempts in _by_register(history.attempts).items():
         floors = _Floors(attempts)
         for each in attempts:
             if each.outcome != REFUSED or each.step is None or not each.due:
                 continue
-            if floors.may_be_spent(each) or _explained(history, each, Excuse.CLOCK):
+            # When a token is to be confirmed was settled when it was started.
+            since = starts.get(token, each) if each.act is Act.CONFIRM else each
+            if floors.may_be_spent(each) or _explained(history, replace(each, invoked=since.invoked), Excuse.CLOCK):
                 continue
             yield Finding("refused", f"step {each.step} of {token} was right, and nobody had spent it", (each,))
 

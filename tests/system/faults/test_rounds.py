@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from daemon_rig import LONG, Daemon, build_preload, plain_environment, private_folder
-from faults import strikes
+from faults import rig, strikes
 from faults.rig import CONFIG, SEED, campaign, shimmed
 
 pytestmark = [pytest.mark.system, pytest.mark.campaign, pytest.mark.timeout(100_000)]
@@ -34,16 +36,39 @@ SECONDS = float(os.environ.get("OTPBRIDGE_FAULT_SECONDS") or (600 if LONG else 0
 def daemon():
     with private_folder() as folder:
         control, extra = shimmed(folder, build_preload("faults_shim", folder))
-        with Daemon(folder, config=CONFIG, environment=plain_environment(**extra)) as rig:
-            yield rig, control
+        with Daemon(folder, config=CONFIG, environment=plain_environment(**extra)) as served:
+            yield served, control
 
 
 def test_nothing_that_was_answered_is_undone(daemon):
     """Each fault in turn, in an order of chance, with the same store; then more of them for as long as is wanted."""
-    rig, control = daemon
+    served, control = daemon
     until = time.monotonic() + SECONDS
-    with campaign([rig], [control], SEED) as rounds:
+    with campaign([served], [control], SEED) as rounds:
         for strike in rounds.chance.sample(EVERY, len(EVERY)):
             rounds.play(strike)
         while time.monotonic() < until:
             rounds.play(rounds.chance.choice(EVERY))
+
+
+@pytest.mark.parametrize(
+    ("flaw", "strike", "found"),
+    [
+        ("twice", strikes.stopped, "accepted twice"),
+        ("forgets", strikes.unflushed, "not logged"),
+        ("silent", strikes.full, "no answer"),
+    ],
+)
+def test_a_daemon_with_a_flaw_is_found_out(monkeypatch, flaw, strike, found):
+    """Codes that are not spent, a yes whatever became of the commit, no answer after a failed write: all found."""
+    monkeypatch.setattr(rig, "TIMEOUT", 1.0)
+    with private_folder() as folder:
+        control, extra = shimmed(folder, build_preload("faults_shim", folder))
+        prefix = [sys.executable, os.fspath(Path(rig.__file__).with_name("unsafe_daemon.py")), flaw]
+        flawed = Daemon(folder, config=CONFIG, environment=plain_environment(**extra), prefix=prefix)
+        with (
+            flawed,
+            campaign([flawed], [control], kept=folder) as rounds,
+            pytest.raises(AssertionError, match=found),
+        ):
+            rounds.play(strike)
