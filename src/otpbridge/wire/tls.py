@@ -20,6 +20,8 @@ HANDSHAKE_SECONDS = 5.0
 HANDSHAKES = 512
 HANDSHAKES_PER_ADDRESS = 64
 _LOG_SECONDS = 10.0
+_LOG_TEXTS = 32
+"""What is logged in so many seconds, and that each text of it once."""
 
 
 @dataclass(slots=True)
@@ -49,7 +51,7 @@ class Handshakes:
         self._loop = asyncio.get_running_loop()
         self._all: dict[_Handshake, None] = {}
         self._by_address: dict[str, int] = {}
-        self._next_log = 0.0
+        self._said: dict[str, float] = {}
 
     def begin(self, sock: socket.socket) -> None:
         """Take a new connection."""
@@ -136,10 +138,12 @@ class Handshakes:
             handshake.watched = None
 
     def _say(self, text: str) -> None:
-        """Log, but not as often as anyone on the network likes."""
+        """Count and log, but neither the same again and again, nor all that anyone on the network comes up with."""
         self.failed += 1
-        if (now := time.monotonic()) >= self._next_log:
-            self._next_log = now + _LOG_SECONDS
+        now = time.monotonic()
+        self._said = {told: at for told, at in self._said.items() if now - at < _LOG_SECONDS}
+        if text not in self._said and len(self._said) < _LOG_TEXTS:
+            self._said[text] = now
             log.warning("%s: %s", self._name, text)
 
 
