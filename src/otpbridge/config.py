@@ -263,6 +263,8 @@ class Right(StrEnum):
     """List, add, remove, reset and invite users."""
     NOTICES = "notices"
     """Hear of what happens to its users (org.otpbridge.Notices)."""
+    METRICS = "metrics"
+    """Read the daemon's numbers (org.otpbridge.Metrics). It needs no client."""
 
 
 class CallerEntry(_Section, frozen=True):

@@ -131,6 +131,14 @@ class Deed(enum.StrEnum):
     ENFORCEMENT_SET = Happening.ENFORCEMENT_SET.value
 
 
+class MetricKind(enum.StrEnum):
+    """What the numbers of a metric are (Prometheus, Metric types)."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
 class Secret:
     """Bytes that never show: not in a repr, not in a format, not in a pickle."""
 

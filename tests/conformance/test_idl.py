@@ -16,7 +16,7 @@ from otpbridge.otp.diagnose import FaultKind
 from otpbridge.wire import idl, messages
 from otpbridge.wire.messages import Request
 
-INTERFACES = [messages.VERIFY, messages.ENROLL, messages.ADMIN, messages.NOTICES, messages.RELAY]
+INTERFACES = [messages.VERIFY, messages.ENROLL, messages.ADMIN, messages.NOTICES, messages.RELAY, messages.METRICS]
 SIMPLE = {"string": inspect.StrType, "int": inspect.IntType, "bool": inspect.BoolType, "float": inspect.FloatType}
 
 

@@ -11,6 +11,7 @@ from otpbridge.daemon.desk import Desk
 from otpbridge.daemon.judge import Judge
 from otpbridge.daemon.policy import Rights, uid_of
 from otpbridge.daemon.stacks import Stacks
+from otpbridge.daemon.tally import Tally
 from otpbridge.daemon.verify_handlers import VerifyCounter
 from otpbridge.model import Verdict
 from otpbridge.wire.messages import Begin, Continue
@@ -37,7 +38,7 @@ def test_a_kept_connection_grows_by_no_conversation(tmp_path):
         async with running(tmp_path) as rig:
             config, now = parse(""), NOW / 1000
             stacks = Stacks(config)
-            judge = Judge(rig.store, config, stacks, clock=lambda: now, random=os.urandom, host="host")
+            judge = Judge(rig.store, config, stacks, clock=lambda: now, random=os.urandom, host="host", tally=Tally())
             desk = Desk(rig.store, config, Rights(config, 0, uid_of), judge, lambda: now, os.urandom, "host", 0)
             counter, connection = VerifyCounter(desk, admin=False), Kept()
             call = Call(connection, "x", more=False, oneway=False)

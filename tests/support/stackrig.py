@@ -17,6 +17,7 @@ from otpbridge.daemon.attempt import Question
 from otpbridge.daemon.judge import Judge, Subject
 from otpbridge.daemon.policy import Authority
 from otpbridge.daemon.stacks import Stacks
+from otpbridge.daemon.tally import Tally
 from otpbridge.model import Caller, Context, Factor, Kind, OtpParameters, Secret, State, Token
 from otpbridge.otp.totp import totp
 from otpbridge.otp.yubiotp import YubiKey as OtpKey
@@ -59,7 +60,9 @@ class Bench:
         self.time = TIME
         self.config = parse(config)
         stacks = Stacks(self.config) if verifiers is None else OwnStacks(*verifiers, rules=rules)
-        self.judge = Judge(rig.store, self.config, stacks, clock=lambda: self.time, random=os.urandom, host="example")
+        self.judge = Judge(
+            rig.store, self.config, stacks, clock=lambda: self.time, random=os.urandom, host="example", tally=Tally()
+        )
 
     def subject(
         self,

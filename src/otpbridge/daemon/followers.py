@@ -86,6 +86,10 @@ class Board:
         finally:
             self._followers.discard(follower)
 
+    def places(self) -> list[int]:
+        """How far each has come."""
+        return [follower.position for follower in self._followers]
+
     def close(self) -> None:
         """Send all away: the daemon stops."""
         self.closed = True

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 from typing import Any, NamedTuple
 
 from otpbridge.config import AccountRule, Config, Policy
@@ -18,6 +19,7 @@ from otpbridge.daemon.login_enrolment import LoginEnrolment
 from otpbridge.daemon.onefield import take_apart
 from otpbridge.daemon.policy import Authority, Circumstances, Standing
 from otpbridge.daemon.stacks import Stacks
+from otpbridge.daemon.tally import NONE, Tally
 from otpbridge.errors import OtpBridgeError, StoreError
 from otpbridge.model import (
     LOCAL,
@@ -40,6 +42,7 @@ log = logging.getLogger(__name__)
 
 Detail = dict[str, str | int | bool]
 
+_LEFT = Outcome(Verdict.AUTH_ERR, "left before the verdict")
 _ACCOUNT_MS = 120_000
 """How long before PAM's account phase a success may be, where policy wants one."""
 
@@ -133,8 +136,10 @@ class Judge:
         clock: Callable[[], float],
         random: Callable[[int], bytes],
         host: str,
+        tally: Tally,
     ) -> None:
         self._store = store
+        self.tally = tally
         self._config = config
         self.stacks = stacks
         self._clock = clock
@@ -146,9 +151,10 @@ class Judge:
 
     async def check(self, subject: Subject, responses: Sequence[str]) -> Outcome:
         """Judge an attempt whose responses are all given. Raises UnknownStackError."""
+        begun = perf_counter()
         opened = await self._open(subject)
         if isinstance(opened, Outcome):
-            return await self._note(subject, opened)
+            return self._unopened(subject, await self._note(subject, opened), begun)
         opened.attempt.answer(responses or ("",))
         if subject.combined or (len(responses) == 1 and opened.case.stack.both_factors):
             opened.attempt.splitter = partial(take_apart, opened.case.stack)
@@ -158,9 +164,9 @@ class Judge:
             self.abandon(opened)
             raise
         if isinstance(step, Finding):
-            return await self._conclude(opened, step)
+            return self._counted(opened, await self._conclude(opened, step), begun)
         opened.run.close()
-        return await self._settle(opened, Verdict.AUTH_ERR, "not all prompts answered")
+        return self._counted(opened, await self._settle(opened, Verdict.AUTH_ERR, "not all prompts answered"), begun)
 
     async def begin(
         self, subject: Subject, deliver: Deliver | None = None
@@ -169,34 +175,40 @@ class Judge:
 
         `deliver` takes notices to the person at once.
         """
+        begun = perf_counter()
         opened = await self._open(subject)
         if isinstance(opened, Outcome):
-            return None, await self._note(subject, opened)
+            return None, self._unopened(subject, await self._note(subject, opened), begun)
         opened.attempt.deliver = deliver
-        step = await self._stepped(opened, None)
+        step = await self._stepped(opened, None, begun)
         opened.attempt.deliver = None
         return (opened if isinstance(step, Question) else None), step
 
     async def answer(self, conversation: Conversation, responses: Sequence[str]) -> Question | Outcome:
         """Go on with the answers to the last prompts."""
+        begun = perf_counter()
         attempt = conversation.attempt
         try:
             await self._refresh(conversation)
         except (StoreError, accounts.LookupFailedError) as error:
-            self.abandon(conversation)
-            return _unavailable(error)
+            self._give_up(conversation)
+            return self._counted(conversation, _unavailable(error), begun)
         if conversation.subject.combined and attempt.split is None:
             attempt.splitter = partial(take_apart, conversation.case.stack)
         attempt.answer(responses[1:])
-        return await self._stepped(conversation, responses[0] if responses else "")
+        return await self._stepped(conversation, responses[0] if responses else "", begun)
 
     def abandon(self, conversation: Conversation) -> None:
         """Give a conversation up. What was judged in it has been counted already; now it is also written down."""
+        if conversation.attempt.judged:
+            self.tally.given_up(conversation.case.stack.name, conversation.subject.context.service, _LEFT)
+        self._give_up(conversation)
+
+    def _give_up(self, conversation: Conversation) -> None:
         attempt = conversation.attempt
         conversation.run.close()
         if attempt.judged:
-            outcome = Outcome(Verdict.AUTH_ERR, "left before the verdict")
-            row = conversation.subject.event("verify", outcome, detail=_began(attempt, attempt.wait))
+            row = conversation.subject.event("verify", _LEFT, detail=_began(attempt, attempt.wait))
             noting = self._store.change(lambda transaction: transaction.audit(row), self._now_ms())
             noting.add_done_callback(_forget)
 
@@ -206,7 +218,7 @@ class Judge:
             case = await self.case(subject)
             seen = case.sighting is not None and await self._passed_within(case.sighting, _ACCOUNT_MS)
         except (StoreError, accounts.LookupFailedError) as error:
-            return _unavailable(error)
+            return self._account(subject, _unavailable(error))
         verdict, reason = policy.account(
             case.candidate,
             case.standing,
@@ -216,7 +228,7 @@ class Judge:
         )
         if verdict is Verdict.ACCT_EXPIRED and not subject.believed:
             verdict = Verdict.PERM_DENIED
-        return await self._note(subject, Outcome(verdict, reason), "account")
+        return self._account(subject, await self._note(subject, Outcome(verdict, reason), "account"))
 
     # --- before the question ---
 
@@ -296,7 +308,7 @@ class Judge:
         attempt.mode = case.standing.mode
         attempt.may_decline = case.standing.may_decline
 
-    async def _stepped(self, conversation: Conversation, answer: str | None) -> Question | Outcome:
+    async def _stepped(self, conversation: Conversation, answer: str | None, begun: float) -> Question | Outcome:
         try:
             step = await conversation.run.resume(answer)
             attempt = conversation.attempt
@@ -309,7 +321,9 @@ class Judge:
             # Whoever asked has gone: nobody else would give the conversation up.
             self.abandon(conversation)
             raise
-        return await self._conclude(conversation, step) if isinstance(step, Finding) else step
+        if isinstance(step, Finding):
+            return self._counted(conversation, await self._conclude(conversation, step), begun)
+        return step
 
     async def _reserve(self, subject: Subject, case: Case, attempt: StoreAttempt) -> bool:
         """Count a miss in advance, which a success takes back. Says whether the attempt may go on."""
@@ -434,6 +448,22 @@ class Judge:
             await self._store.change(lambda transaction: transaction.audit(row), self._now_ms())
         except StoreError as error:
             return _unavailable(error)
+        return outcome
+
+    def _counted(self, conversation: Conversation, outcome: Outcome, begun: float) -> Outcome:
+        """An outcome, counted where it is the caller's to have."""
+        spends = conversation.attempt.spends
+        service = conversation.subject.context.service
+        token = spends[-1][0] if spends else None
+        self.tally.verified(conversation.case.stack.name, service, token, outcome, begun)
+        return outcome
+
+    def _unopened(self, subject: Subject, outcome: Outcome, begun: float) -> Outcome:
+        self.tally.verified(NONE, subject.context.service, None, outcome, begun)
+        return outcome
+
+    def _account(self, subject: Subject, outcome: Outcome) -> Outcome:
+        self.tally.account(subject.context.service, outcome)
         return outcome
 
     def _now_ms(self) -> int:

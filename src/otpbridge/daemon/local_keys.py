@@ -52,6 +52,11 @@ class LocalKeys:
             # Now, and not while a login waits; and never where the section is left out.
             import otpbridge.devices.fido  # noqa: F401, PLC0415
 
+    @property
+    def busy(self) -> bool:
+        """Whether a login has a key asked now."""
+        return self._talk is not None
+
     def of_login(self, caller: Caller, context: Context) -> AskKeys | None:
         """What asks the keys for a login; None where none may be asked: it is not at this machine."""
         if not self._settings.enabled:

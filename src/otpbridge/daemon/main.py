@@ -32,9 +32,11 @@ from otpbridge.daemon.desk import Desk
 from otpbridge.daemon.fido2_handlers import Fido2Counter
 from otpbridge.daemon.followers import Board
 from otpbridge.daemon.import_handlers import ImportDesk
+from otpbridge.daemon.journal import AuditJournal, Journal, JournalHandler, listens
 from otpbridge.daemon.judge import Judge
 from otpbridge.daemon.key_handlers import KeyDesk
 from otpbridge.daemon.local_keys import LocalKeys
+from otpbridge.daemon.metrics import MetricsCounter, Sources
 from otpbridge.daemon.notice_handlers import NoticesCounter
 from otpbridge.daemon.outside import Shelter, brief
 from otpbridge.daemon.people_handlers import PeopleCounter
@@ -43,6 +45,7 @@ from otpbridge.daemon.relay import centre
 from otpbridge.daemon.relay.centre import Centre
 from otpbridge.daemon.relay.desk import RelayDesk
 from otpbridge.daemon.stacks import Stacks
+from otpbridge.daemon.tally import Tally
 from otpbridge.daemon.verify_handlers import VerifyCounter
 from otpbridge.errors import OtpBridgeError, StoreError
 from otpbridge.model import AuditEvent
@@ -51,7 +54,7 @@ from otpbridge.store.store import Store, open_store
 from otpbridge.store.writer import Transaction
 from otpbridge.vault.keys import KeyPlace
 from otpbridge.wire import messages
-from otpbridge.wire.messages import ADMIN, ENROLL, NOTICES, VERIFY
+from otpbridge.wire.messages import ADMIN, ENROLL, METRICS, NOTICES, VERIFY
 from otpbridge.wire.service import Limits, Server, Service
 
 log = logging.getLogger(__name__)
@@ -73,6 +76,7 @@ _STREAMING = (
     messages.RotateKey,
     messages.ListRelays,
     messages.Backup,
+    messages.Read,
 )
 
 
@@ -129,7 +133,7 @@ class Daemon:
         self._stop = asyncio.Event()
         clock = time.time
         host = socket.gethostname().partition(".")[0]
-        judge = Judge(store, made.config, made.stacks, clock=clock, random=os.urandom, host=host)
+        judge = Judge(store, made.config, made.stacks, clock=clock, random=os.urandom, host=host, tally=Tally())
         self._desk = Desk(
             store=store,
             config=made.config,
@@ -145,6 +149,8 @@ class Daemon:
         self._local_keys = LocalKeys(made.config.local_keys)
         self._centre = Centre(self._desk)
         self._keys = keys
+        self._servers: list[Server] = []
+        self._sources = Sources(self._desk, keys, self._board, self._local_keys, lambda: self._servers)
         self._services: list[Service] = []
 
     async def run(self) -> None:
@@ -158,6 +164,8 @@ class Daemon:
         owned = {} if handed else sockets.bind(self._options.run_dir, self._desk.config.admin_group)
         servers = [Server(self._service(name), sock, name=name) for name, sock in (handed or owned).items()]
         self._store.start()
+        audit_journal = self._for_journal(loop)
+        self._servers = servers
         self._services = [server.service for server in servers]
         if relays is not None:
             servers.append(await self._centre.serve(relays))
@@ -174,10 +182,10 @@ class Daemon:
         # Everything that was loaded stays: keep the collector from walking over it again and again.
         gc.collect()
         gc.freeze()
-        log.info("otpbridged %s is ready: %s", __version__, self._where(handed))
+        log.info("otpbridged %s is ready: %s", __version__, self._where(handed), extra={"event": "started"})
         self._notifier.tell("READY=1", f"STATUS=Serving {self._store.url}")
         await self._stop.wait()
-        log.info("stopping")
+        log.info("stopping", extra={"event": "stopped"})
         self._notifier.tell("STOPPING=1")
         self._board.close()
         await asyncio.gather(*(server.drain(DRAIN_SECONDS) for server in servers))
@@ -188,6 +196,17 @@ class Daemon:
             (self._options.run_dir / name).unlink(missing_ok=True)
         await self._note("daemon stopped")
         await self._store.close()
+        if audit_journal is not None:
+            audit_journal.flush()
+
+    def _for_journal(self, loop: asyncio.AbstractEventLoop) -> AuditJournal | None:
+        """What tells the journal of each row of the audit log; None where the daemon does not log there."""
+        found = [each.journal for each in logging.getLogger().handlers if isinstance(each, JournalHandler)]
+        if not found:
+            return None
+        audit_journal = AuditJournal(found[0], loop.call_later)
+        self._store.watch(audit_journal.take)
+        return audit_journal
 
     def _where(self, handed: dict[str, socket.socket]) -> str:
         return f"sockets {', '.join(handed)} from systemd" if handed else f"sockets in {self._options.run_dir}"
@@ -221,8 +240,9 @@ class Daemon:
             messages.Reset: people.reset,
             messages.Invite: people.invite,
             messages.Watch: NoticesCounter(desk, self._board, admin=admin).watch,
+            messages.Read: MetricsCounter(lambda: desk.rights, self._sources.gather, admin=admin).read,
         }
-        interfaces = [VERIFY, ENROLL, NOTICES]
+        interfaces = [VERIFY, ENROLL, NOTICES, METRICS]
         if admin:
             interfaces.append(ADMIN)
             desk_of_admin = AdminCounter(desk, self._keys, self._archivist)
@@ -282,7 +302,9 @@ class Daemon:
         try:
             made = configured(self._options, desk.judge.stacks.shelter)
         except OtpBridgeError as error:
-            log.error("reload: %s. Nothing was changed", error)  # noqa: TRY400 - an admin's error, not ours
+            log.error(  # noqa: TRY400 - an admin's error, not ours
+                "reload: %s. Nothing was changed", error, extra={"event": "reload refused"}
+            )
         else:
             fresh = made.config
             fixed = [
@@ -294,7 +316,15 @@ class Daemon:
                 fixed.append("throttle (per source)")
             if fixed:
                 log.warning("reload: changes in %s count only after a restart", ", ".join(fixed))
-            desk.judge = Judge(desk.store, fresh, made.stacks, clock=desk.clock, random=desk.random, host=desk.host)
+            desk.judge = Judge(
+                desk.store,
+                fresh,
+                made.stacks,
+                clock=desk.clock,
+                random=desk.random,
+                host=desk.host,
+                tally=desk.judge.tally,
+            )
             desk.config, desk.rights = fresh, made.rights
             self._local_keys.use(fresh.local_keys)
             self._centre.reload()
@@ -370,10 +400,13 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def start_logging() -> None:
-    """Log to standard error, in the journal's own way of levels when it listens there."""
-    journal = "JOURNAL_STREAM" in os.environ
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JournalFormatter() if journal else logging.Formatter("otpbridged: %(message)s"))
+    """Log to standard error, or to the journal itself where that listens there."""
+    handler: logging.Handler
+    if listens():
+        handler = JournalHandler(Journal())
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("otpbridged: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.raiseExceptions = False
@@ -385,13 +418,3 @@ def start_logging() -> None:
 def _unheeded(failed: threading.ExceptHookArgs | sys.UnraisableHookArgs) -> None:
     error = failed.exc_value
     log.error("an error reached nobody: %s", failed.exc_type.__name__ if error is None else brief(error))
-
-
-class _JournalFormatter(logging.Formatter):
-    """Puts the level in front as sd-daemon(3) has it."""
-
-    _LEVELS = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
-
-    def format(self, record: logging.LogRecord) -> str:
-        level = next((number for bound, number in self._LEVELS if record.levelno >= bound), 7)
-        return "\n".join(f"<{level}>{line}" for line in super().format(record).splitlines())

@@ -50,6 +50,16 @@ class Shelter:
         self._threads = Threads()
         self._rooms: dict[str, Room] = {}
 
+    @property
+    def threads(self) -> int:
+        """How many threads verifiers have now."""
+        return self._threads.count
+
+    @property
+    def lost(self) -> int:
+        """How many calls of verifiers are overdue and not back."""
+        return sum(room.lost for room in self._rooms.values())
+
     def over(self, made: Made, seconds: float) -> Made:
         """A verifier as it can be asked on the event loop; `seconds` is the time that a call may take."""
         if made.direct:

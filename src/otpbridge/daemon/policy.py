@@ -47,7 +47,7 @@ class Rights:
     @property
     def trusted(self) -> frozenset[int]:
         """The uids that act for many people."""
-        return self._admins | frozenset(self._grants)
+        return self._admins | {uid for uid, grant in self._grants.items() if grant.rights - {Right.METRICS}}
 
     def given(self, caller: Caller, client: str, right: Right) -> Authority:
         """The role that a caller has for every user of a client. A uid on another host is none of ours."""
@@ -68,6 +68,15 @@ class Rights:
             return True
         grant = self._grants.get(caller.uid)
         return grant is not None and right in grant.rights and bool(grant.clients)
+
+    def may_watch(self, caller: Caller) -> bool:
+        """Whether a caller may read the metrics, which are of no client."""
+        if caller.host is not None:
+            return False
+        if caller.admin_socket or caller.uid in self._admins:
+            return True
+        grant = self._grants.get(caller.uid)
+        return grant is not None and Right.METRICS in grant.rights
 
     async def authority(self, caller: Caller, client: str, user: str, right: Right) -> Authority:
         """The role in which a caller may act on one user: what is given to it, else itself."""

@@ -23,6 +23,11 @@ class Threads:
     def __init__(self) -> None:
         self._count = 0
 
+    @property
+    def count(self) -> int:
+        """How many there are now."""
+        return self._count
+
     def one_more(self) -> None:
         """One is started. Raises NoRoomError."""
         if self._count >= MOST_THREADS:
@@ -47,6 +52,11 @@ class Room:
         self._most_lost = min(places, MOST_LOST)
         self._lost = 0
         self._queue: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def lost(self) -> int:
+        """How many calls are overdue and not back."""
+        return self._lost
 
     def check(self) -> None:
         """Raises NoRoomError where waiting for a place is in vain."""

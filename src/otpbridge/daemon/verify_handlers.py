@@ -11,6 +11,7 @@ from otpbridge.daemon.desk import Counter, Desk, client_of, invalid, user_of
 from otpbridge.daemon.judge import Conversation, Subject
 from otpbridge.daemon.local_keys import LocalKeys
 from otpbridge.daemon.policy import Authority, Rights
+from otpbridge.daemon.tally import NONE
 from otpbridge.model import LOCAL, Caller, Context, Notice, Outcome, Verdict
 from otpbridge.wire.messages import (
     Account,
@@ -52,6 +53,7 @@ class VerifyCounter(Counter):
             raise invalid("responses")
         subject = await self.subject(call, asked)
         if subject is None:
+            self._denied(asked)
             return CheckReply(verdict=Verdict.PERM_DENIED, notices=())
         outcome = await self.desk.judge.check(subject, asked.responses)
         self._remember(call, subject, outcome)
@@ -67,6 +69,7 @@ class VerifyCounter(Counter):
         """Start a conversation."""
         subject = await self.subject(call, asked)
         if subject is None:
+            self._denied(asked)
             return _reply("", _REFUSED, ())
         open_now = self._conversations(call)
         if len(open_now) >= _MOST_CONVERSATIONS:
@@ -118,12 +121,16 @@ class VerifyCounter(Counter):
         """PAM's account phase."""
         subject = await self.subject(call, asked)
         if subject is None:
+            self.desk.judge.tally.account(_service(asked), _REFUSED)
             return AccountReply(verdict=Verdict.PERM_DENIED)
         return AccountReply(verdict=(await self.desk.judge.account(subject)).verdict)
 
     async def subject(self, call: Call, asked: Check | Begin | Account) -> Subject | None:
         """Who is to be verified; None where the caller may not ask."""
         return await subject_of(self.desk.rights, self.caller(call), asked)
+
+    def _denied(self, asked: Check | Begin) -> None:
+        self.desk.judge.tally.given_up(NONE, _service(asked), _REFUSED)
 
     def _abandon_all(self, conversations: dict[str, Conversation]) -> None:
         for conversation in conversations.values():
@@ -172,6 +179,10 @@ def proven(call: Call, user: str, now: float, seconds: float) -> bool:
 def _error(call: Call, name: str, parameters: dict[str, int] | None = None) -> VarlinkError:
     """An error of the interface that was called: Verify, or what relays ask."""
     return VarlinkError(f"{call.method.rpartition('.')[0]}.{name}", parameters)
+
+
+def _service(asked: Check | Begin | Account) -> str:
+    return "" if asked.context is None else asked.context.service or ""
 
 
 def _context(fields: ContextFields | None, *, believed: bool) -> Context:

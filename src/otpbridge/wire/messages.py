@@ -13,13 +13,14 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
-from otpbridge.model import Algorithm, Deed, Enforcement, Kind, NoticeStyle, PromptStyle, State, Verdict
+from otpbridge.model import Algorithm, Deed, Enforcement, Kind, MetricKind, NoticeStyle, PromptStyle, State, Verdict
 
 VERIFY = "org.otpbridge.Verify"
 ENROLL = "org.otpbridge.Enroll"
 ADMIN = "org.otpbridge.Admin"
 NOTICES = "org.otpbridge.Notices"
 RELAY = "org.otpbridge.Relay"
+METRICS = "org.otpbridge.Metrics"
 
 
 class Message(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
@@ -800,6 +801,34 @@ class BackupReply(Message):
 class Backup(Request[BackupReply]):
     METHOD = f"{ADMIN}.Backup"
     REPLY = BackupReply
+
+
+# --- org.otpbridge.Metrics --------------------------------------------------------------------------------
+
+
+class Series(Message):
+    labels: tuple[str, ...]
+    value: float | None = None
+    counts: tuple[int, ...] | None = None
+    sum: float | None = None
+
+
+class Family(Message):
+    name: str
+    kind: MetricKind
+    help: str
+    labels: tuple[str, ...]
+    series: tuple[Series, ...]
+    bounds: tuple[float, ...] | None = None
+
+
+class ReadReply(Message):
+    families: tuple[Family, ...]
+
+
+class Read(Request[ReadReply]):
+    METHOD = f"{METRICS}.Read"
+    REPLY = ReadReply
 
 
 # --- org.otpbridge.Notices --------------------------------------------------------------------------------
