@@ -34,6 +34,8 @@ COMMANDS = {
     "import": _Entry("import_", "Take over tokens from a file."),
     "status": _Entry("status", "Show how the daemon is."),
     "doctor": _Entry("doctor", "Check the installation, and say how to mend what is wrong."),
+    "metrics": _Entry("metrics", "Print the daemon's numbers for Prometheus."),
+    "exporter": _Entry("exporter", "Serve the daemon's numbers to Prometheus."),
     "audit": _Entry("audit", "Read and check the audit log."),
     "notify": _Entry("notify", "Hand on what happens to users and tokens."),
     "key": _Entry("key", "Replace the master key."),

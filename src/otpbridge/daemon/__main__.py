@@ -13,7 +13,7 @@ from otpbridge.daemon.move import move
 from otpbridge.daemon.relay import host
 from otpbridge.daemon.restore import restore
 from otpbridge.daemon.upgrade import upgrade
-from otpbridge.errors import OtpBridgeError
+from otpbridge.errors import KeyMissingError, OtpBridgeError
 
 log = logging.getLogger("otpbridge.daemon")
 
@@ -52,7 +52,9 @@ def run(arguments: list[str]) -> int:
         asked = [
             name for name in ("restore", "upgrade", "migrate", "migrate_again") if getattr(chosen, name) is not None
         ]
-        log.error("cannot %s: %s", asked[0].partition("_")[0] if asked else "start", error)  # noqa: TRY400 - no traceback
+        what = asked[0].partition("_")[0] if asked else "start"
+        event = "key missing" if isinstance(error, KeyMissingError) else "refused to start"
+        log.error("cannot %s: %s", what, error, extra=None if asked else {"event": event})  # noqa: TRY400 - no traceback
         return 1
     return 0
 
