@@ -18,6 +18,7 @@ import pytest
 
 from otpbridge.wire.messages import ADMIN, ENROLL, VERIFY
 from otpbridge.wire.service import Handler, Limits, Server, Service
+from otpbridge.wire.tls import Tls
 
 LOOPS = ["asyncio", "uvloop"]
 SECONDS = 20.0
@@ -71,6 +72,7 @@ def serving(
     loop: str = "asyncio",
     limits: Limits | None = None,
     sock: socket.socket | None = None,
+    tls: Tls | None = None,
     **options: Any,
 ) -> Iterator[Rig]:
     """A running server with these handlers. At the end it is drained, and nothing may be left."""
@@ -90,7 +92,7 @@ def serving(
     thread = threading.Thread(target=event_loop.run_forever)
     thread.start()
     try:
-        server = Server(service, sock or bound(path), name="test")
+        server = Server(service, sock or bound(path), name="test", tls=tls)
         rig = Rig(path, event_loop, server)
         rig.run(server.start())
         try:

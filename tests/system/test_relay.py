@@ -13,6 +13,7 @@ import act_as
 import crowd
 import pammodule
 import pytest
+from certificates import CLIENT, SERVER, Ca
 from crowd import Round
 from daemon_rig import CLI, SECONDS, Daemon, need_root, plain_environment, plain_user, private_folder, provision
 from pamstack import PAM_AUTHINFO_UNAVAIL, PAM_MAXTRIES, PAM_SUCCESS, Stack
@@ -451,3 +452,77 @@ def test_the_command_line_makes_a_relay(fleet, someone):
     relay = Daemon(home, options=options, environment=plain_environment(CREDENTIALS_DIRECTORY=os.fspath(home)))
     with relay:
         assert verified(relay, user, key.code())
+
+
+# --- certificates of an authority of one's own ---
+
+
+@pytest.fixture(scope="module")
+def ca():
+    """The authority."""
+    return Ca()
+
+
+@pytest.fixture(scope="module")
+def own(ca):
+    """A centre that has its certificate from there, and lets in hosts that have."""
+    with private_folder() as folder:
+        ca.issue(folder / "centre.pem", "localhost", SERVER)
+        (folder / "ca.pem").write_text(ca.pem)
+        made = f'authority = "{folder}/ca.pem"\ncertificate = "{folder}/centre.pem"\n[relays.hosts.web1]\n'
+        with Fleet(folder, hosts=made) as fleet:
+            yield fleet
+
+
+def relay_of(fleet, certificate, *, name):
+    """A relay with this certificate, in a folder of that name."""
+    folder = fleet.folder / name
+    folder.mkdir()
+    address = f"localhost:{fleet.port}"
+    return fleet.relay("web1", certificate=certificate, centres=[address], folder=folder)
+
+
+def test_an_authority_of_ones_own(own, ca):
+    """Its hosts are let in, `issue` says where certificates come from, and a serial number can be revoked."""
+    key = provision(own.centre, ["alice"])["alice"]
+    serial = ca.issue(own.folder / "web1.pem", "web1", CLIENT)
+    with relay_of(own, own.folder / "web1.pem", name="good") as relay, relay.client() as otp:
+        assert otp.verify("alice", key.code())
+        refused = otpbridge(own.centre, "relay", "issue", "web1", "--out", own.folder / "unwritten.pem")
+        assert refused.returncode == 1
+        assert "an authority of your own" in refused.stderr
+        assert not (own.folder / "unwritten.pem").exists()
+        done = json.loads(otpbridge(own.centre, "--json", "relay", "revoke", "web1", "--serial", serial).stdout)
+        assert done["revoked"] == 1
+        assert done["closed"] >= 1
+        assert otp.verify("alice", key.code(1)).verdict is Verdict.AUTHINFO_UNAVAIL
+    own.centre.wait_for(f"certificate {serial} of web1 is revoked")
+
+
+@pytest.mark.parametrize(("which", "why"), [("ended", "has expired"), ("foreign", "certificate signature failure")])
+def test_certificates_that_are_not_accepted(own, ca, which, why):
+    """One that has ended, and one of another authority of the same name: no login is let in, and the centre's log says why."""
+    issuer = ca if which == "ended" else Ca()
+    path = own.folder / f"{which}.pem"
+    issuer.issue(path, "web1", CLIENT, begins=-3, ends=-1 if which == "ended" else 30)
+    path.write_text(path.read_text().replace(issuer.pem, ca.pem))
+    with relay_of(own, path, name=which) as relay:
+        assert verified(relay, "alice", CODE).verdict is Verdict.AUTHINFO_UNAVAIL
+        if which == "ended":
+            assert "has ended" in otpbridge(relay, "status").stdout
+    own.centre.wait_for(why)
+
+
+def test_a_host_cannot_play_the_centre(ca):
+    """A certificate for clients is not taken for that of a centre, whatever name is in it."""
+    with private_folder() as folder:
+        ca.issue(folder / "stolen.pem", "localhost", CLIENT)
+        ca.issue(folder / "web1.pem", "web1", CLIENT)
+        (folder / "ca.pem").write_text(ca.pem)
+        made = f'authority = "{folder}/ca.pem"\ncertificate = "{folder}/stolen.pem"\n[relays.hosts.web1]\n'
+        with Fleet(folder, hosts=made) as fleet:
+            key = provision(fleet.centre, ["alice"])["alice"]
+            with relay_of(fleet, folder / "web1.pem", name="deceived") as relay:
+                assert verified(relay, "alice", key.code()).verdict is Verdict.AUTHINFO_UNAVAIL
+                relay.wait_for("its certificate is not accepted: unsuitable certificate purpose")
+            assert verdicts(fleet.centre, "alice") == []
