@@ -501,7 +501,7 @@ def test_an_authority_of_ones_own(own, ca):
 
 @pytest.mark.parametrize(("which", "why"), [("ended", "has expired"), ("foreign", "certificate signature failure")])
 def test_certificates_that_are_not_accepted(own, ca, which, why):
-    """One that has ended, and one of another authority of the same name: no login is let in, and the centre's log says why."""
+    """One that has ended, and one of an authority that only has the name: the centre's log says why."""
     issuer = ca if which == "ended" else Ca()
     path = own.folder / f"{which}.pem"
     issuer.issue(path, "web1", CLIENT, begins=-3, ends=-1 if which == "ended" else 30)
