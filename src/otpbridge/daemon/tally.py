@@ -93,6 +93,7 @@ _WHY = {
     "user not in the store, users.unknown = ignore": Why.NOT_IN_STORE,
     "not allowed to ask": Why.NOT_ALLOWED,
 }
+_PLAIN = {reason: why.value for reason, why in _WHY.items()}
 _BEGINS = (("trusted network ", Why.EXEMPT), ("exempt group ", Why.EXEMPT))
 
 
@@ -106,7 +107,7 @@ class Tally:
         """By stack, service, kind of the token that was shown, and verdict."""
         self.accounts: dict[tuple[str, str], int] = {}
         """Of PAM's account phase, by service and verdict."""
-        self.reasons: dict[str, int] = dict.fromkeys(Why, 0)
+        self.reasons: dict[str, int] = {why.value: 0 for why in Why}
         self.seconds = Histogram(SECONDS)
         """From the last answer of the person to the verdict."""
 
@@ -125,18 +126,17 @@ class Tally:
         self.accounts[key] = self.accounts.get(key, 0) + 1
 
     def _count(self, stack: str, service: str, token: Token | None, outcome: Outcome) -> None:
-        kind = NONE if token is None or outcome.verdict is not Verdict.SUCCESS else token.kind
-        key = (stack, SERVICES.get(service, OTHER), kind, outcome.verdict)
+        verdict = outcome.verdict
+        kind = NONE if token is None or verdict is not Verdict.SUCCESS else token.kind._value_
+        # By their plain values: the hash of an enumeration's member is a call of a function.
+        key = (stack, SERVICES.get(service, OTHER), kind, verdict._value_)
         verdicts = self.verdicts
-        if key in verdicts:
-            verdicts[key] += 1
-        elif len(verdicts) < MOST:
-            verdicts[key] = 1
-        else:
-            key = (OTHER, OTHER, kind, outcome.verdict)
-            verdicts[key] = verdicts.get(key, 0) + 1
-        why = _WHY.get(outcome.reason) or why_of(outcome.reason)
-        self.reasons[why] += 1
+        so_far = verdicts.get(key, 0)
+        if not so_far and len(verdicts) >= MOST:
+            key = (OTHER, OTHER, kind, verdict._value_)
+            so_far = verdicts.get(key, 0)
+        verdicts[key] = so_far + 1
+        self.reasons[_PLAIN.get(outcome.reason) or why_of(outcome.reason).value] += 1
 
 
 def why_of(reason: str) -> Why:
