@@ -32,13 +32,19 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class Manager:
-    """Owns `verify` and `admin` in `folder`/run and the notify socket; starts daemons on them one after another."""
+    """Owns `verify` and `admin` in `folder`/run and the notify socket; starts daemons on them one after another.
 
-    def __init__(self, folder: Path, *, watchdog: float = 0.0) -> None:
+    With `relays`, a TCP socket of loopback too, on `port`.
+    """
+
+    def __init__(self, folder: Path, *, watchdog: float = 0.0, relays: bool = False) -> None:
         self.folder = folder
         self.run_dir = folder / "run"
         self.config_file = folder / "otpbridge.toml"
         self._watchdog = watchdog
+        self._names = ["verify", "admin"]
+        self._relays = relays
+        self.port = 0
         self._told: list[str] = []
         self._open = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
@@ -46,7 +52,12 @@ class Manager:
     def __enter__(self) -> Manager:
         self.run_dir.mkdir(mode=0o755)
         self.config_file.touch()
-        self._listening = [self._socket(self.run_dir / name, socket.SOCK_STREAM) for name in ("verify", "admin")]
+        self._listening = [self._socket(self.run_dir / name, socket.SOCK_STREAM) for name in self._names]
+        if self._relays:
+            tcp = self._open.enter_context(socket.create_server(("127.0.0.1", 0)))
+            self.port = tcp.getsockname()[1]
+            self._listening.append(tcp)
+            self._names.append("relays")
         for sock in self._listening:
             sock.listen(16)
         self._notify = self._socket(self.folder / "notify", socket.SOCK_DGRAM)
@@ -65,7 +76,7 @@ class Manager:
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "LISTEN_FDS": str(len(numbers)),
-            "LISTEN_FDNAMES": "verify:admin",
+            "LISTEN_FDNAMES": ":".join(self._names),
             "NOTIFY_SOCKET": os.fspath(self.folder / "notify"),
         }
         if self._watchdog:

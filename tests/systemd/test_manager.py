@@ -10,6 +10,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
+from daemon_rig import Daemon
+from relay_rig import issue
 from service_manager import OTPBRIDGED, Manager
 
 from otpbridge.client import Client
@@ -47,6 +49,22 @@ def test_the_daemon_serves_the_sockets_it_is_given(manager):
         with pytest.raises(Exception, match="InterfaceNotFound"):
             client.call(messages.Status())
     assert not (manager.folder / "unused").exists()
+
+
+def test_hosts_connect_to_the_socket_it_is_given(folder):
+    """A centre serves relays on a socket of the service manager's, so it needs no network of its own."""
+    with Manager(folder, relays=True) as manager:
+        manager.config_file.write_text('[relays]\nnames = ["127.0.0.1"]\n[relays.hosts.web1]\n')
+        manager.start()
+        manager.heard("READY=1")
+        home = folder / "web1"
+        home.mkdir()
+        centre = Daemon(folder, options=[])
+        certificate = issue(centre, "web1", home / "relay.pem")
+        text = f'[relay]\ncentres = ["127.0.0.1:{manager.port}"]\ncertificate = "{certificate}"\n'
+        with Daemon(home, config=text) as relay, relay.client() as otp:
+            assert otp.verify("nobody-of-that-name", "000000").verdict == "auth_err"
+        assert centre.audit()[-1].host == "web1"
 
 
 def test_it_says_when_it_stops(manager):

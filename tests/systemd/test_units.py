@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from otpbridge.config import SYSTEM_RELAY_CERTIFICATE
 from otpbridge.daemon import sockets
 
 SYSTEMD = Path(__file__).resolve().parents[2] / "systemd"
@@ -25,7 +26,7 @@ Name: templates
 Driver: File
 Filename: {folder}/templates.dat
 """
-UNITS = ("otpbridged.service", "otpbridged.socket", "otpbridged-admin.socket")
+UNITS = ("otpbridged.service", "otpbridged.socket", "otpbridged-admin.socket", "otpbridged-relays.socket")
 
 
 class Unit(configparser.RawConfigParser):
@@ -107,6 +108,34 @@ def test_security_keys_open_little_more(units, needs):
     assert drop_in["DeviceAllow"] == "char-hidraw rw"
     assert drop_in["ProtectProc"] == "default", "without it nobody can tell who is at the machine"
     assert Unit(SYSTEMD / "otpbridged.service")["Service"]["DevicePolicy"] == "closed"
+
+
+def test_a_centre_has_no_network_of_its_own(units, needs, service):
+    """A drop-in hands it a socket to be asked on, under the name that the daemon knows; nothing else is opened."""
+    shutil.copytree(SYSTEMD / "examples", units[0].with_name(f"{units[0].name}.d"), ignore=_but("centre.conf"))
+    done = run(needs("systemd-analyze"), "security", "--offline=true", "--no-pager", units[0])
+    assert float(re.search(r"exposure level for otpbridged.service: ([\d.]+)", done.stdout)[1]) <= 0.5, done.stdout
+    socket = Unit(SYSTEMD / "otpbridged-relays.socket")["Socket"]
+    assert (socket["FileDescriptorName"], socket["Service"]) == ("relays", "otpbridged.service")
+    drop_in = Unit(SYSTEMD / "examples/centre.conf")
+    assert set(drop_in["Service"]) == {"Sockets"}
+    assert drop_in["Service"]["Sockets"] == "otpbridged-relays.socket"
+    assert (service["PrivateNetwork"], service["RestrictAddressFamilies"]) == ("yes", "AF_UNIX")
+
+
+def test_a_relay_opens_the_network_and_no_more(units, needs):
+    """With its drop-in the daemon may connect; rated at 1.6 or less, and its certificate stays with root."""
+    shutil.copytree(SYSTEMD / "examples", units[0].with_name(f"{units[0].name}.d"), ignore=_but("relay.conf"))
+    done = run(needs("systemd-analyze"), "security", "--offline=true", "--no-pager", units[0])
+    rated = float(re.search(r"exposure level for otpbridged.service: ([\d.]+)", done.stdout)[1])
+    assert 0.5 < rated <= 1.6, done.stdout
+    drop_in = Unit(SYSTEMD / "examples/relay.conf")["Service"]
+    assert drop_in["LoadCredential"] == f"relay.pem:{SYSTEM_RELAY_CERTIFICATE}"
+    assert set(drop_in) == {"LoadCredential", "PrivateNetwork", "RestrictAddressFamilies", "IPAddressAllow"}
+
+
+def _but(kept):
+    return lambda _folder, names: [name for name in names if name != kept]
 
 
 def test_the_udev_rule_gives_security_keys_alone(service):
