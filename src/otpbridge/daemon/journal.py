@@ -56,6 +56,10 @@ class Journal:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.settimeout(0.0)
 
+    def close(self) -> None:
+        """Let go of it."""
+        self._socket.close()
+
     def send(self, message: str, priority: int, **fields: object) -> None:
         """Send an entry, or drop it. Fields without a value are left out."""
         every = {"MESSAGE": message[:_LONGEST], "PRIORITY": priority, "SYSLOG_IDENTIFIER": _IDENTIFIER, **fields}
@@ -110,6 +114,11 @@ class JournalHandler(logging.Handler):
     def __init__(self, journal: Journal) -> None:
         super().__init__()
         self.journal = journal
+
+    def close(self) -> None:
+        """Let go of the journal."""
+        self.journal.close()
+        super().close()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send a record. A traceback is of one entry with its message."""
