@@ -68,9 +68,10 @@ benchmarks/.privacyidea/.ready: benchmarks/privacyidea.lock scripts/make-venv
 	@scripts/make-venv benchmarks/privacyidea.lock benchmarks/.privacyidea
 	@touch $@
 
-fuzz: .venv/.ready ## long fuzzing of the PAM module's parsers (FUZZ_SECONDS=600)
+fuzz: .venv/.ready ## long fuzzing, each target for FUZZ_SECONDS=600; what it finds is kept in FUZZ_FOLDER=fuzz-found
 	@scripts/system-packages pam test
-	OTPBRIDGE_FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(PY) -m pytest -m campaign -k fuzz tests/pam
+	OTPBRIDGE_FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) OTPBRIDGE_FUZZ_FOLDER=$(or $(FUZZ_FOLDER),fuzz-found) \
+	    $(PY) -m pytest -n auto -rA --show-capture=stdout -m campaign -k test_fuzzing tests/fuzz tests/pam/test_fuzzing.py
 
 soak: .venv/.ready pam ## long form of the races and crashes that `make test` runs in short
 	OTPBRIDGE_LONG=1 $(PY) -m pytest -n 1 -m campaign tests/system tests/conformance

@@ -56,7 +56,8 @@ void varlink_start_clock(struct varlink *link)
 
 void varlink_stop_clock(struct varlink *link)
 {
-    int64_t spent = now() - link->started;
+    /* A clock that failed at the start leaves nothing to wait with. */
+    int64_t spent = link->started == INT64_MAX ? INT64_MAX : now() - link->started;
 
     link->budget = spent < link->budget ? link->budget - spent : 0;
     link->deadline = 0;

@@ -599,9 +599,11 @@ def _check_hosts(parsed: Config) -> None:
 
 
 def _path(kind: type, value: Any) -> Any:
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    raise NotImplementedError
+    if kind is not Path:
+        raise NotImplementedError
+    if not isinstance(value, str):
+        raise TypeError("Expected `str`")
+    return Path(value)
 
 
 def _refuse_unknown(raw: Any, kind: Any, place: Place) -> None:

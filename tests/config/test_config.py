@@ -66,6 +66,7 @@ def test_everything_that_can_be_set_is_read():
         ("[local_keys]\nservices = 'sudo'\n", "otpbridge.toml:2: local_keys.services: Expected `array`"),
         ("[throttle]\n\nlimit = 0\n", "otpbridge.toml:3: throttle.limit: Expected `int` >= 1"),
         ("[key]\nsource = 'flie'\n", "otpbridge.toml:2: key.source: Invalid enum value 'flie'"),
+        ("[key]\n\nfile = 2\n", "otpbridge.toml:3: key.file: Expected `str`"),
         ("[users]\nunknown = true\n", "otpbridge.toml:2: users.unknown: Expected `str`"),
         ("users = 3\n", "otpbridge.toml:1: users: Expected `object`"),
         ("[key\n", "otpbridge.toml: not TOML"),

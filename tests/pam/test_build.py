@@ -1,4 +1,4 @@
-"""What the module is made of: symbols, hardening, unit tests, fuzzing, man page."""
+"""What the module is made of: symbols, hardening, unit tests, man page."""
 
 from __future__ import annotations
 
@@ -84,37 +84,6 @@ def test_unit_tests():
 def test_unit_tests_under_sanitizers():
     """None of that touches memory it must not, nor leaks any."""
     run_unit_tests(pammodule.build_sanitized().parent)
-
-
-FUZZ_SECONDS = int(os.environ.get("OTPBRIDGE_FUZZ_SECONDS", "0"))
-
-
-@pytest.mark.campaign
-@pytest.mark.timeout(300 + FUZZ_SECONDS)
-@pytest.mark.skipif(shutil.which("clang") is None, reason="clang is not installed")
-@pytest.mark.parametrize(("target", "longest"), [("json", 4096), ("reply", 20000)])
-def test_fuzzing(tmp_path, target, longest):
-    """Nothing that a daemon may send crashes the module or is taken for a success that it did not say."""
-    folder = pammodule.build_in("build-fuzz", "-Dfuzz=true", "-Dtests=disabled", compiler="clang")
-    fuzz = pammodule.SOURCE / "fuzz"
-    done = subprocess.run(
-        [
-            folder / "fuzz" / f"fuzz_{target}",
-            f"-max_total_time={FUZZ_SECONDS}" if FUZZ_SECONDS else "-runs=20000",
-            f"-max_len={longest}",
-            f"-dict={fuzz / 'json.dict'}",
-            f"-artifact_prefix={tmp_path}/",
-            tmp_path,
-            fuzz / f"corpus_{target}",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    runs = re.search(r"^Done (\d+) runs", done.stderr, re.MULTILINE)
-    assert runs is not None
-    assert int(runs[1]) >= 20000
 
 
 @pytest.mark.skipif(shutil.which("mandoc") is None, reason="mandoc is not installed")
