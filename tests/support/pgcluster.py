@@ -10,6 +10,7 @@ import functools
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from tempfile import mkdtemp
@@ -69,6 +70,23 @@ class Cluster:
         """Stop it; `immediate` is what a crash is like."""
         self._run("pg_ctl", "stop", "-w", "-s", "-m", mode, "-D", self._data)
 
+    def suspend(self) -> None:
+        """Have all its processes stand still."""
+        os.kill(self._processes()[0], signal.SIGSTOP)
+        for pid in self._processes():
+            os.kill(pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Have them go on."""
+        for pid in self._processes():
+            os.kill(pid, signal.SIGCONT)
+
+    def _processes(self) -> list[int]:
+        """The server's, that of the postmaster first: it makes no more once it stands still."""
+        postmaster = (self._data / "postmaster.pid").read_text().split()[0]
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        return [int(pid) for pid in (postmaster, *children)]
+
     def close(self) -> None:
         """Stop it for good."""
         self.stop("immediate")
@@ -94,7 +112,7 @@ class Cluster:
     def give_back(self, name: str) -> None:
         """Empty a database for the next test, whoever is connected to it: sooner done than a new one."""
         self.cut(name)
-        self.sql('TRUNCATE "user", token, throttle, seen, audit, meta, staged RESTART IDENTITY', name)
+        self.sql('TRUNCATE "user", token, throttle, seen, audit, about, meta, staged RESTART IDENTITY', name)
         self._spare.append(name)
 
     def remove(self, name: str) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 import select
 import socket
 import threading
 from contextlib import contextmanager, suppress
 
 _COMMIT = b"COMMIT\0"
+_PREPARE = re.compile(rb"P....([^\0]+)\0COMMIT\0", re.DOTALL)
+"""Parse, of the extended protocol: from then on the statement goes by this name."""
 _NAME = ".s.PGSQL.5432"
 
 
@@ -68,12 +71,19 @@ class Proxy:
                 client.close()
                 continue
             server = socket.socket(socket.AF_UNIX)
-            server.connect(self._server)
+            try:
+                server.connect(self._server)
+            except OSError:
+                # There is no server now, so there is none behind this line either.
+                server.close()
+                client.close()
+                continue
             self._lines |= {client, server}
             self._start(self._carry, client, server)
 
     def _carry(self, client, server):
         """Both ways in one thread: nobody else reads the answer of a server whose line is being broken."""
+        said = [_COMMIT]
         try:
             while True:
                 ready, _, _ = select.select((client, server), (), ())
@@ -81,7 +91,9 @@ class Proxy:
                     data = source.recv(65536)
                     if not data:
                         return
-                    commits = source is client and _COMMIT in data
+                    commits = source is client and any(words in data for words in said)
+                    if commits and (prepared := _PREPARE.search(data)) is not None:
+                        said.append(b"\0%b\0" % prepared[1])
                     self.commits += commits
                     if commits and self.breaks is not None:
                         self._break(client, server, data)

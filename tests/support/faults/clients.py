@@ -1,6 +1,6 @@
 """Clients that log in and enrol, each in a thread, and say what they saw. Run as a program, it is told on stdin:
 
-    {"do": "load", "run_dirs": [...], "tokens": [...], "enrol": "new1", "threads": 6, "seed": 1, "timeout": 5.0}
+    {"do": "load", "run_dirs": […], "tokens": […], "threads": 6, "seed": 1, "timeout": 5.0, …}
     {"do": "stop"}
 
 It answers with a line of JSON for each attempt (the fields of Attempt), for each token that was enrolled, whether or
@@ -134,8 +134,7 @@ class Load:
         self._turn = itertools.count()
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(n, self._log_in)) for n in range(job["threads"])]
-        if job["enrol"] is not None:
-            self._threads.append(threading.Thread(target=self._run, args=(job["threads"], self._enrol)))
+        self._threads.append(threading.Thread(target=self._run, args=(job["threads"], self._enrol)))
 
     def begin(self) -> None:
         for thread in self._threads:
@@ -147,7 +146,7 @@ class Load:
             thread.join()
 
     def _run(self, number: int, work: Callable[[Client, str, random.Random], None]) -> None:
-        dirs = self._job["run_dirs"]
+        dirs = self._job["run_dirs"] if number < self._job["threads"] else [self._job["enrol_dir"]]
         name = f"{self._job['seed']}-{number}"
         try:
             with Client(run_dir=dirs[number % len(dirs)], timeout=self._timeout) as client:

@@ -76,15 +76,18 @@ class Crowd:
         for listener in self._listeners:
             listener.start()
 
-    def begin(self, run_dirs: Sequence[Path], tokens: Sequence[Token], enrol: str, seed: int) -> None:
-        """Set all to work."""
+    def begin(
+        self, doors: Sequence[Daemon], daemons: Sequence[Daemon], tokens: Sequence[Token], enrol: str, seed: int
+    ) -> None:
+        """Set all to work: they log in at `doors`, and enrol at `daemons`."""
         self.attempts, self.enrolled, self._answers, self._stopped = [], [], 0, 0
         for number in range(len(self._processes)):
             self._tell(
                 number,
                 {
                     "do": "load",
-                    "run_dirs": [os.fspath(each) for each in run_dirs],
+                    "run_dirs": [os.fspath(each.run_dir) for each in doors],
+                    "enrol_dir": os.fspath(daemons[number % len(daemons)].run_dir),
                     "tokens": [asdict(each) for each in tokens],
                     "enrol": f"{enrol}-{number}",
                     "threads": _THREADS,
@@ -151,8 +154,18 @@ class Veteran:
 class Rounds:
     """One store with its daemons, and one fault after another. `controls` are of the daemons' disks and clocks."""
 
-    def __init__(self, daemons: Sequence[Daemon], controls: Sequence[Control], seed: int, kept: Path | None) -> None:
+    def __init__(
+        self,
+        daemons: Sequence[Daemon],
+        controls: Sequence[Control],
+        doors: Sequence[Daemon],
+        *,
+        seed: int,
+        kept: Path | None,
+    ) -> None:
         self.daemons = daemons
+        self.doors = doors
+        """Where clients log in."""
         self.controls = controls
         self.seed = seed
         self.chance = random.Random(seed)
@@ -185,7 +198,7 @@ class Rounds:
         tokens = self._tokens()
         with self.daemon.admin() as admin:
             before = admin.call(messages.AuditVerify())
-        self.crowd.begin([each.run_dir for each in self.daemons], tokens, f"new{self.number}", self.number)
+        self.crowd.begin(self.doors, self.daemons, tokens, f"new{self.number}", self.number)
         self.crowd.wait_for(ANSWERS)
         strike(self)
         self.crowd.wait_for(ANSWERS)
@@ -273,7 +286,7 @@ class Rounds:
         again = self.chance.sample(sorted(used), min(2, len(used)))
         following = max(used if token.ordered else tried, default=token.first - 1) + 1
         steps = again + ([following] * 2 if following <= token.last else [])
-        with self.chance.choice(self.daemons).client(TIMEOUT) as client:
+        with self.chance.choice(self.doors).client(TIMEOUT) as client:
             return [
                 clients.verify(client, token, step, token.code(step), name="probe", timeout=TIMEOUT) for step in steps
             ]
@@ -326,10 +339,18 @@ def shimmed(folder: Path, library: Path) -> tuple[Control, Mapping[str, str]]:
 
 @contextmanager
 def campaign(
-    daemons: Sequence[Daemon], controls: Sequence[Control], seed: int = SEED, kept: Path | None = None
+    daemons: Sequence[Daemon],
+    controls: Sequence[Control] = (),
+    *,
+    doors: Sequence[Daemon] = (),
+    seed: int = SEED,
+    kept: Path | None = None,
 ) -> Iterator[Rounds]:
-    """Rounds with daemons that run already. What was seen, where anything was found, is kept in this folder."""
-    rounds = Rounds(daemons, controls, seed, kept)
+    """Rounds with daemons that run already; clients log in at `doors`, or else at them.
+
+    What was seen, where anything was found, is kept in this folder, or in a new one of /tmp.
+    """
+    rounds = Rounds(daemons, controls, doors or daemons, seed=seed, kept=kept)
     print(f"seed {seed}", flush=True)
     try:
         yield rounds

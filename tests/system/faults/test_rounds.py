@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from daemon_rig import LONG, Daemon, build_preload, plain_environment, private_folder
 from faults import rig, strikes
-from faults.rig import CONFIG, SEED, campaign, shimmed
+from faults.rig import CONFIG, campaign, shimmed
 
 pytestmark = [pytest.mark.system, pytest.mark.campaign, pytest.mark.timeout(100_000)]
 
@@ -44,7 +44,7 @@ def test_nothing_that_was_answered_is_undone(daemon):
     """Each fault in turn, in an order of chance, with the same store; then more of them for as long as is wanted."""
     served, control = daemon
     until = time.monotonic() + SECONDS
-    with campaign([served], [control], SEED) as rounds:
+    with campaign([served], [control]) as rounds:
         for strike in rounds.chance.sample(EVERY, len(EVERY)):
             rounds.play(strike)
         while time.monotonic() < until:
