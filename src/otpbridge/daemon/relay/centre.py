@@ -239,10 +239,10 @@ def listen(settings: Relays) -> socket.socket | None:
         return None
     where = endpoint(settings.listen)
     assert where is not None
+    family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
+    both = where[0] == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server(
-            where, family=socket.AF_INET6 if ":" in where[0] else socket.AF_INET, backlog=1024
-        )
+        return socket.create_server(where, family=family, backlog=1024, dualstack_ipv6=both)
     except OSError as error:
         raise ConfigError(f"[relays] listen: {settings.listen}: cannot listen: {error.strerror or error}") from None
 

@@ -55,6 +55,8 @@ class RelayDaemon:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         handed = systemd.listening()
+        if "relays" in handed:
+            raise ConfigError("a relay serves no other hosts: systemctl disable --now otpbridged-relays.socket")
         owned = {} if handed else sockets.bind(self._options.run_dir, self._config.admin_group)
         servers = [Server(self._service(name), sock, name=name) for name, sock in (handed or owned).items()]
         self._services = [server.service for server in servers]
@@ -107,6 +109,7 @@ class RelayDaemon:
         )
 
     async def _status(self, _call: Call, _asked: RelayStatus) -> RelayStatusReply:
+        warnings = self._warnings()
         host = self._identity.host
         centres = tuple(
             Centre(
@@ -124,11 +127,12 @@ class RelayDaemon:
             serial=host.serial,
             expires_at=host.expires_at,
             centres=centres,
-            warnings=self._warnings(),
+            warnings=warnings,
         )
 
     def _warnings(self) -> tuple[str, ...]:
         found = []
+        self._identity.look()
         host = self._identity.host
         left = host.expires_at - time.time()
         if left < WARN_SECONDS:

@@ -31,7 +31,12 @@ class Identity:
 
     @property
     def context(self) -> ssl.SSLContext:
-        """For the next connection. A certificate that was renewed counts without a restart."""
+        """For the next connection."""
+        self.look()
+        return self._context
+
+    def look(self) -> None:
+        """See whether the files have changed: a certificate that was renewed counts without a restart."""
         try:
             stamps = self._stamped()
             if stamps != self._stamps:
@@ -40,7 +45,6 @@ class Identity:
                 log.info("the certificate is now %s", self.host.serial)
         except OtpBridgeError as error:
             log.warning("the certificate before stays in use: %s", error)
-        return self._context
 
     def _named(self) -> tuple[Path, ...]:
         settings = self._settings
