@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
 import platform
 import select
+import shutil
 import signal
+import sqlite3
 import statistics
+import subprocess
 import time
 from pathlib import Path
 
@@ -91,6 +95,26 @@ def file_system(folder: Path) -> str:
         if inside and len(place) >= len(best):
             best, found = place, kind
     return found
+
+
+def versions() -> dict[str, str]:
+    """What is compared, and what it stands on."""
+    packages = {
+        "Linux-PAM": "libpam0g",
+        "pam_google_authenticator": "libpam-google-authenticator",
+        "pam_oath": "libpam-oath",
+    }
+    found = {"otpbridge": importlib.metadata.version("otpbridge"), "SQLite": sqlite3.sqlite_version}
+    for name, package in packages.items():
+        found[name] = _debian_version(package)
+    return found
+
+
+def _debian_version(package: str) -> str:
+    if shutil.which("dpkg-query") is None:
+        return "unknown"
+    asked = ["dpkg-query", "-W", "-f", "${Version}", package]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or "not installed"
 
 
 def describe(folder: Path) -> dict[str, str | int | float]:

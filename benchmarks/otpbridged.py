@@ -49,7 +49,14 @@ class Daemon:
         self._said = []
         begun = time.monotonic()
         self._process = subprocess.Popen(
-            [BIN / "otpbridged", "--state-dir", self.state, "--run-dir", self.folder / "run", *map(str, self._options)],
+            [
+                BIN / "otpbridged",
+                "--state-dir",
+                self.state,
+                "--run-dir",
+                self.folder / "run",
+                *map(str, self._options),
+            ],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

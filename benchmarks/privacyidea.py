@@ -97,7 +97,13 @@ class PrivacyIdea:
         with (self._folder / "gunicorn.log").open("w") as log:
             self._process = subprocess.Popen(
                 [
-                    *(ENVIRONMENT / "bin" / "gunicorn", "--workers", str(workers), "--bind", f"127.0.0.1:{self.port}"),
+                    *(
+                        ENVIRONMENT / "bin" / "gunicorn",
+                        "--workers",
+                        str(workers),
+                        "--bind",
+                        f"127.0.0.1:{self.port}",
+                    ),
                     *("--log-level", "warning", "--timeout", "120", "bench_wsgi:application"),
                 ],
                 cwd=self._folder,
@@ -162,7 +168,7 @@ _FORM = "application/x-www-form-urlencoded"
 
 
 def _form(login: Login) -> str:
-    return f"serial={login.user}&pass={login.code}&otponly=1"
+    return f"serial={login.user}&pass={login.code}"
 
 
 def _request(login: Login) -> bytes:
@@ -203,7 +209,7 @@ def _server(rig: Rig, folder: Path) -> Iterator[tuple[PrivacyIdea, People]]:
 
 
 def speed(rig: Rig) -> Record:
-    """Verifications per second by clients, what each costs its processes, its memory and how long it takes to start."""
+    """Verifications per second by clients and what each costs its processes; its memory, and the time to start."""
     rig.say("privacyIDEA")
     with _server(rig, rig.folder / "privacyidea") as (server, people):
         found: Record = {"version": version(), "ready_seconds": server.start()}
@@ -310,7 +316,10 @@ def cut(rig: Rig) -> Record:
                 if control:
                     disk.settle()
                 with disk.cut() as copy:
-                    add(found.setdefault("control" if control else "cut", {}), **_after(PrivacyIdea(copy / "s"), login, people))
+                    add(
+                        found.setdefault("control" if control else "cut", {}),
+                        **_after(PrivacyIdea(copy / "s"), login, people),
+                    )
         finally:
             server.kill()
     return found

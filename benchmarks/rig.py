@@ -53,7 +53,8 @@ class Rig:
         service: str,
         logins: Sequence[Login],
         processes: int,
-        warmup: int,
+        *,
+        warmup: int = 0,
         servers: Sequence[int] = (),
         environment: Mapping[str, str] | None = None,
     ) -> Sample:

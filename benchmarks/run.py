@@ -1,7 +1,8 @@
 """Measure otpbridge beside its peers: `make bench-peers`, or `make bench` without privacyIDEA and PostgreSQL.
 
-BENCH_ARGS=--quick leaves the store of a million out. Needs a gcc with libpam's headers, libpam-google-authenticator, libpam-oath, and a syslog daemon or root (the peers
-log each login; without a listener on /dev/log that goes to the console and takes longer than the login).
+BENCH_ARGS=--quick leaves the store of a million out. Needs a gcc with libpam's headers, libpam-google-authenticator,
+libpam-oath, and a syslog daemon or root (the peers log each login; without a listener on /dev/log that goes to the
+console and takes longer than the login). The power cut needs root, and is left out without.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class Ours:
         """A daemon, not started, on a copy of the folder of this one."""
         return Daemon(folder, self._config)
 
-    def logins(self, count: int, lanes: int) -> Sequence[Login]:  # noqa: ARG002 - each user logs in once
+    def logins(self, count: int, lanes: int) -> Sequence[Login]:
         """Right codes of different users."""
         return self.people.totp(count)
 
@@ -95,7 +95,7 @@ def replay(rig: Rig) -> Record:
 
 
 def counted(codes: Sequence[int]) -> Record:
-    """Of codes tried by AT_ONCE at once each: how many logins passed, and how many codes did more than once or never."""
+    """Of codes tried by AT_ONCE at once each: how many passed, and how many codes more than once or never."""
     passed = [codes[place : place + AT_ONCE].count(0) for place in range(0, len(codes), AT_ONCE)]
     return {
         "codes": len(passed),
@@ -159,9 +159,7 @@ def _guesses_at_ours(rig: Rig, folder: Path) -> Record:
     strict = Ours(rig, folder / "strict", _STRICT, size=_FEW)
     strict.begin()
     try:
-        let_in = sum(
-            _guess(rig, strict.service, strict.logins(1, 1), place) for place in _places(rounds)
-        )
+        let_in = sum(_guess(rig, strict.service, strict.logins(1, 1), place) for place in _places(rounds))
     finally:
         strict.daemon.kill()
     return _tell(counts, let_in)
@@ -206,7 +204,7 @@ def _guesses_at_oath(rig: Rig, folder: Path) -> Record:
     return _tell([0] * rounds, let_in)
 
 
-# --- kill -9 ---------------------------------------------------------------------------------------------------------
+# --- kill -9 -------------------------------------------------------------------------------------------------------
 
 
 def killed(rig: Rig) -> Record:

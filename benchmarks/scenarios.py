@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import statistics
-import subprocess
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 
 import machine
@@ -35,6 +35,7 @@ class Bench:
         self._people: dict[int, People] = {}
         self.results: Record = {
             "machine": machine.describe(rig.folder),
+            "versions": machine.versions(),
             "plan": dataclasses.asdict(rig.plan),
             "invalid": {},
             "skipped": {},
@@ -52,7 +53,7 @@ class Bench:
         """Measure everything. What could not be measured is told and stands under `invalid`."""
         try:
             with self._scenario("help"):
-                self.results["help_cpu_ms"] = help_cpu_ms(self._plan.rounds * 2 + 1)
+                self.results["help"] = {"cpu_ms": help_cpu_ms(self._plan.rounds * 2 + 1)}
             self._fill()
             for name, measure in (
                 ("start", self._start),
@@ -82,9 +83,15 @@ class Bench:
         except MissingError as error:
             self.results["skipped"][name] = str(error)
             self._say(f"skipped, {name}: {error}")
-        except (InvalidRunError, OSError, subprocess.SubprocessError) as error:
-            self.results["invalid"][name] = str(error)
-            self._say(f"INVALID, {name}: {error}")
+        except InvalidRunError as error:
+            self._invalid(name, str(error))
+        except Exception as error:  # noqa: BLE001 - told, and the run ends badly; the rest is measured
+            traceback.print_exc()
+            self._invalid(name, f"{type(error).__name__}: {error}")
+
+    def _invalid(self, name: str, reason: str) -> None:
+        self.results["invalid"][name] = reason
+        self._say(f"INVALID, {name}: {reason}")
 
     # --- stores ---
 
@@ -109,14 +116,14 @@ class Bench:
             self._main.stop()
             ready.append(self._main.start())
             resident.append(self._main.resident_mib())
-        self.results["ready_seconds"] = ready
-        self.results["rss_start_mib"] = resident
+        self.results["start"] = {"ready_seconds": ready, "rss_mib": resident}
         self._say(f"ready in {statistics.median(ready):.3f} s with {statistics.median(resident):.1f} MiB")
 
     def _memory(self) -> None:
         """Memory after all the load so far."""
-        self.results["rss_load_mib"] = self._main.resident_mib()
-        self._say(f"after load: {self.results['rss_load_mib']:.1f} MiB")
+        resident = self._main.resident_mib()
+        self.results["memory"] = {"rss_mib": resident}
+        self._say(f"after load: {resident:.1f} MiB")
 
     def _audit(self) -> None:
         """The chain of all that was done."""
@@ -160,10 +167,10 @@ class Bench:
         """Many logins at once through PAM on such a disk: ours beside pam_google_authenticator."""
         self._say(f"PAM, {IN_FLIGHT} processes, each flush {self._plan.slow_ms} ms longer")
         need_modules()
-        into = self.results["slow_pam"] = {
-            manner: {"otpbridge": [], "google": []} for manner in self._plan.slow_pam
-        }
-        google = Google(self._rig.services, self._rig.folder / "slow_google", self._plan.google_users, self._rig.secret)
+        into = self.results["slow_pam"] = {manner: {"otpbridge": [], "google": []} for manner in self._plan.slow_pam}
+        google = Google(
+            self._rig.services, self._rig.folder / "slow_google", self._plan.google_users, self._rig.secret
+        )
         service = self._rig.services.add_otpbridge("slow_otpbridge", self._rig.module, self._main.socket)
         turns = {"SLOWFLUSH_LOCK": str(self._rig.folder / "slowflush.lock")}
         for _ in self._rig.rounds():
@@ -171,9 +178,9 @@ class Bench:
                 slow = self._preload() | (turns if manner == "one by one" else {})
                 # Our daemon is the only one that flushes, so that its turns are its own.
                 with self._slowed():
-                    sample = self._rig.login(service, self._crowd.totp(count), IN_FLIGHT, 0, [self._main.pid])
+                    sample = self._rig.login(service, self._crowd.totp(count), IN_FLIGHT, servers=[self._main.pid])
                 into[manner]["otpbridge"].append(ours(sample))
-                sample = self._rig.login(google.service, google.people.totp(count), IN_FLIGHT, 0, (), slow)
+                sample = self._rig.login(google.service, google.people.totp(count), IN_FLIGHT, environment=slow)
                 into[manner]["google"].append(_all_right("pam_google_authenticator", sample))
 
     def _preload(self) -> dict[str, str]:
@@ -213,9 +220,13 @@ class Bench:
                     lanes = people.lanes(wanted)
                     if lanes == wanted:
                         logins = people.hotp(self._plan.flat, lanes)
-                        found[name].append(ours(self._rig.native.wire(daemon.socket, lanes, "kept", logins, [daemon.pid])))
+                        found[name].append(
+                            ours(self._rig.native.wire(daemon.socket, lanes, "kept", logins, [daemon.pid]))
+                        )
                 logins = people.hotp(self._plan.warmup + self._plan.flat_pam, 1)
-                found["pam"].append(ours(self._rig.login(services[size], logins, 1, self._plan.warmup, [daemon.pid])))
+                found["pam"].append(
+                    ours(self._rig.login(services[size], logins, 1, warmup=self._plan.warmup, servers=[daemon.pid]))
+                )
 
     # --- PAM ---
 
@@ -231,7 +242,7 @@ class Bench:
         service = services.add_otpbridge("otpbridge", self._rig.module, self._main.socket)
         googles = [
             Google(services, folder / "google", self._plan.google_users, secret),
-            Google(services, folder / "googlehotp", self._plan.google_users // 10, secret, hotp=True),
+            Google(services, folder / "googlehotp", max(100, self._plan.google_users // 10), secret, hotp=True),
         ]
         oaths = [Oath(services, folder / f"oath{size}", size, secret) for size in self._plan.oath]
         permit = services.add("permit", "required pam_permit.so")
@@ -240,16 +251,20 @@ class Bench:
             for processes in PROCESSES:
                 at = str(processes)
                 count = processes * warmup + self._plan.pam[processes]
-                sample = self._rig.login(permit, [Login("anyone", "0")] * count, processes, warmup)
+                sample = self._rig.login(permit, [Login("anyone", "0")] * count, processes, warmup=warmup)
                 into["permit"][at].append(sample.record())
-                sample = self._rig.login(service, self._crowd.totp(count), processes, warmup, [self._main.pid])
+                sample = self._rig.login(
+                    service, self._crowd.totp(count), processes, warmup=warmup, servers=[self._main.pid]
+                )
                 into["otpbridge"][at].append(ours(sample))
                 for google in googles:
-                    sample = self._rig.login(google.service, google.logins(count, processes), processes, warmup)
+                    sample = self._rig.login(
+                        google.service, google.logins(count, processes), processes, warmup=warmup
+                    )
                     into[google.service][at].append(_all_right("pam_google_authenticator", sample))
                 for oath in oaths:
                     logins = oath.logins((1 + self._plan.oath[oath.size]) * processes, processes)
-                    sample = self._rig.login(oath.service, logins, processes, 1)
+                    sample = self._rig.login(oath.service, logins, processes, warmup=1)
                     if processes == 1:
                         _all_right("pam_oath", sample)
                     into[oath.service][at].append(sample.record())

@@ -109,9 +109,7 @@ class Oath:
     @staticmethod
     def at(services: Services, folder: Path, name: str) -> str:
         """A service on the file of a folder; its name."""
-        return services.add(
-            name, f"required {OATH} usersfile={folder / _OATH_FILE} window={_OATH_WINDOW} digits=6"
-        )
+        return services.add(name, f"required {OATH} usersfile={folder / _OATH_FILE} window={_OATH_WINDOW} digits=6")
 
     def first_codes(self) -> list[Login]:
         """The first code of each user."""
