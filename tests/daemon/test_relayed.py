@@ -131,7 +131,7 @@ def test_nobody_enrols_through_a_host_that_may_not(tmp_path, host, enrols):
         origin = Origin(uid=0, pid=7, own=False)
         begun = await centre.counter.begin(centre.call(host), RelayedBegin(user="carol", context=SSHD, origin=origin))
         shown = " ".join(notice.text for notice in begun.step.notices)
-        assert ("Google Authenticator key" in shown) is enrols, shown
+        assert ("type this key into the app" in shown) is enrols, shown
         if not enrols:
             asked = RelayedContinue(session=begun.session, responses=("123456",))
             assert (await centre.counter.proceed(centre.call(host), asked)).step.verdict is Verdict.AUTH_ERR

@@ -10,8 +10,9 @@ from sqlalchemy import select
 from storerig import NOW, only, run, running
 
 from otpbridge.model import Kind, State
-from otpbridge.store import backup, schema, tables, tokens, users
+from otpbridge.store import backup, relays, schema, tables, tokens, users
 from otpbridge.store.engine import begin, open_engine
+from otpbridge.store.relays import Issued
 
 BACKENDS = ("sqlite",)
 """What is restored is a file."""
@@ -36,7 +37,7 @@ def restored(file, folder):
     engine.dispose()
 
 
-def merged(tmp_path, prepare, later):
+def merged(tmp_path, prepare, later, also=lambda connection: None):
     """Prepare a store, copy it, go on; then the copy merged with what the store had become, as (token, user)."""
     found = {}
 
@@ -47,6 +48,7 @@ def merged(tmp_path, prepare, later):
             await later(rig)
             with restored(file, tmp_path) as connection, rig.store.engine.connect() as replaced:
                 backup.merge(connection, replaced)
+                also(connection)
                 found["token"] = {row.id: row for row in connection.execute(select(tables.token))}
                 found["user"] = {row.name: row for row in connection.execute(select(tables.user))}
 
@@ -175,3 +177,25 @@ def test_a_copy_has_no_successes_and_all_else(tmp_path):
         assert rows == {"user/local/alice": 1, "source/192.0.2.1": 1}
 
     run(work())
+
+
+def test_what_was_revoked_of_hosts_stays_revoked(tmp_path):
+    """A copy from before the revocation does not let a host in again; one that was issued since can be revoked."""
+
+    async def prepare(rig):
+        await rig.change(lambda t: relays.record(t, Issued("a1", "web1", 1, 2)))
+        await rig.change(lambda t: relays.record(t, Issued("b2", "web2", 1, 2)))
+
+    async def later(rig):
+        await rig.change(lambda t: relays.revoke(t, "web1", None))
+        await rig.change(lambda t: relays.record(t, Issued("c3", "web3", 1, 2)))
+        await rig.change(lambda t: relays.revoke(t, "elsewhere", "d4"))
+
+    found = {}
+    merged(tmp_path, prepare, later, also=lambda connection: found.update(all=relays.known(connection)))
+    assert {(each.host, each.revoked_at is not None) for each in found["all"]} == {
+        ("web1", True),
+        ("web2", False),
+        ("web3", False),
+        ("elsewhere", True),
+    }
