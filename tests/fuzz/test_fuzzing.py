@@ -12,7 +12,7 @@ import pytest
 RUN = Path(__file__).with_name("run.py")
 TARGETS = sorted(path.stem for path in (RUN.parent / "targets").glob("*.py"))
 REPLAY = (sys.executable, RUN)
-SHORT = "-max_total_time=3"
+SHORT = "-max_total_time=2"
 
 
 def kept(target: str) -> list[Path]:

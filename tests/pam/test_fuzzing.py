@@ -47,7 +47,7 @@ def test_fuzzing(tmp_path, target, longest):
         (program(target),),
         FUZZ / f"corpus_{target}",
         tmp_path,
-        short="-runs=20000",
+        short="-runs=10000",
         longest=longest,
         dictionary=FUZZ / "json.dict",
     )
