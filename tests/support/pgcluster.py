@@ -33,7 +33,7 @@ log_min_messages = fatal
 """
 
 
-class Cluster:
+class Server:
     """One server. `url` names a database of it; `start` and `stop` do what they say, as often as you like."""
 
     def __init__(self) -> None:
@@ -41,25 +41,21 @@ class Cluster:
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         self._data = self.folder / "data"
         self._account = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
-        self._number = 0
-        self._spare: list[str] = []
         if os.geteuid() == 0:
             account = pwd.getpwnam(self._account)
             os.chown(self.folder, account.pw_uid, account.pw_gid)
         self.folder.chmod(0o755)
-        self._run(
-            "initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync", "-D", self._data
-        )
+        self._make()
         settings = self._data / "postgresql.conf"
         with settings.open("a") as file:
             file.write(f"{_SETTINGS}unix_socket_directories = '{self.folder}'\n")
         self.start()
-        self.sql(f"CREATE ROLE {OWNER} LOGIN")
-        self.sql(f"CREATE DATABASE {_TEMPLATE} OWNER {OWNER}")
-        engine = open_engine(self.url(_TEMPLATE), self.folder)
-        with engine.connect() as connection:
-            schema.migrate(connection)
-        engine.dispose()
+
+    def _make(self) -> None:
+        """Make the folder of its data."""
+        self._run(
+            "initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync", "-D", self._data
+        )
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
@@ -99,22 +95,6 @@ class Cluster:
             .render_as_string()
         )
 
-    def create(self, *, empty: bool = False) -> str:
-        """An empty database, with all tables unless it is to have none; its name."""
-        if self._spare and not empty:
-            return self._spare.pop()
-        self._number += 1
-        name = f"store{self._number}"
-        template = "template1" if empty else _TEMPLATE
-        self.sql(f"CREATE DATABASE {name} OWNER {OWNER} TEMPLATE {template}")
-        return name
-
-    def give_back(self, name: str) -> None:
-        """Empty a database for the next test, whoever is connected to it: sooner done than a new one."""
-        self.cut(name)
-        self.sql('TRUNCATE "user", token, throttle, seen, audit, about, meta, staged RESTART IDENTITY', name)
-        self._spare.append(name)
-
     def remove(self, name: str) -> None:
         """Remove a database, whoever is connected to it."""
         self.sql(f"DROP DATABASE {name} WITH (FORCE)")
@@ -146,6 +126,54 @@ class Cluster:
             done = subprocess.run(command, check=False, stdout=said, stderr=said, cwd="/", timeout=120)
             said.seek(0)
             assert done.returncode == 0, said.read()
+
+
+class Cluster(Server):
+    """A server with as many databases for stores as are wanted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._number = 0
+        self._spare: list[str] = []
+        self.sql(f"CREATE ROLE {OWNER} LOGIN")
+        self.sql(f"CREATE DATABASE {_TEMPLATE} OWNER {OWNER}")
+        engine = open_engine(self.url(_TEMPLATE), self.folder)
+        with engine.connect() as connection:
+            schema.migrate(connection)
+        engine.dispose()
+
+    def create(self, *, empty: bool = False) -> str:
+        """An empty database, with all tables unless it is to have none; its name."""
+        if self._spare and not empty:
+            return self._spare.pop()
+        self._number += 1
+        name = f"store{self._number}"
+        template = "template1" if empty else _TEMPLATE
+        self.sql(f"CREATE DATABASE {name} OWNER {OWNER} TEMPLATE {template}")
+        return name
+
+    def give_back(self, name: str) -> None:
+        """Empty a database for the next test, whoever is connected to it: sooner done than a new one."""
+        self.cut(name)
+        self.sql('TRUNCATE "user", token, throttle, seen, relay, audit, about, meta, staged RESTART IDENTITY', name)
+        self._spare.append(name)
+
+
+class Standby(Server):
+    """A server that follows another one, which waits for it at each commit."""
+
+    def __init__(self, primary: Server) -> None:
+        self._primary = primary
+        super().__init__()
+        primary.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        primary.sql("SELECT pg_reload_conf()")
+
+    def promote(self) -> None:
+        """Have it follow nobody any more, and be written to."""
+        self._run("pg_ctl", "promote", "-w", "-s", "-D", self._data)
+
+    def _make(self) -> None:
+        self._run("pg_basebackup", "-h", self._primary.folder, "-U", "postgres", "-R", "-c", "fast", "-D", self._data)
 
 
 def _folder() -> Path:
