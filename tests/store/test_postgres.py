@@ -68,6 +68,29 @@ def test_a_line_that_breaks_at_the_commit_costs_nothing(tmp_path, where):
 
 
 @pytest.mark.parametrize("where", list(Break))
+def test_a_line_that_breaks_at_the_commit_of_a_change_has_it_made_once(tmp_path, where):
+    """A change that stands in the log is found there, and is not made once more."""
+
+    async def work():
+        with breaking(tmp_path) as proxy:
+            async with running(tmp_path) as rig:
+                await rig.token()
+                made = []
+
+                def change(transaction):
+                    made.append(users.lock(transaction, "local", "alice", locked=True))
+                    transaction.audit(AuditEvent("user locked", user="alice"))
+
+                proxy.breaks = where
+                await rig.change(change)
+                assert proxy.breaks is None, "it broke"
+                assert len(made) == (1 if where is Break.AFTER else 2)
+                assert spends(rig) == 1
+
+    run(work())
+
+
+@pytest.mark.parametrize("where", list(Break))
 def test_a_commit_of_which_nothing_is_known_is_no_success(tmp_path, where):
     """The line breaks and the server stays away: refused. Later the code is good only if it was not spent."""
 

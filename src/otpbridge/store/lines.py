@@ -117,7 +117,8 @@ class SqliteLine:
 _LOCK = """
 SELECT pg_current_xact_id()::text FROM meta WHERE name = 'audit head' FOR UPDATE
 """
-_WRITTEN = "SELECT entry, xmin::text FROM audit WHERE sequence = %(sequence)s"
+_WRITTEN = "SELECT entry FROM audit WHERE sequence = %(sequence)s"
+_BECAME = "SELECT pg_xact_status(%(transaction)s::text::xid8)"
 _TOUCH = "UPDATE meta SET number = number WHERE name = 'audit head'"
 
 
@@ -239,17 +240,30 @@ class PostgresLine:
         driver = self._driver()
         self._leave = self._hangs.watch(driver, postgres.HANG_SECONDS)
         cursor = driver.cursor()
+        try:
+            self._undone = not self._committed(cursor, row, lost)
+        except BaseException:
+            self.roll_back(cursor)
+            raise
+        self._uncertain = False
+        return not self._undone
+
+    def _committed(self, cursor: Any, row: AuditRow, lost: int) -> bool:
         # Not before the lost transaction has ended, whatever keeps it: it holds the same lock.
         _begun(cursor)
         found = cursor.execute(_WRITTEN, {"sequence": row.sequence}).fetchone()
+        became = None
+        if found == (row.entry,):
+            # Another daemon may have written the same, word for word. (Not by xmin: a change has a savepoint.)
+            (became,) = cursor.execute(_BECAME, {"transaction": lost}).fetchone()
+            if became not in {"committed", "aborted"}:
+                raise StoreError(f"the database cannot say what became of a commit ({became})")
         # A commit that waits for standbys waits until they have all that was committed before it.
         cursor.execute(_TOUCH)
         cursor.execute("COMMIT")
         if cursor.statusmessage != "COMMIT":
             raise StoreError("the database has rolled back")
-        self._uncertain = False
-        self._undone = found != (row.entry, str(lost % 2**32))
-        return not self._undone
+        return bool(became == "committed")
 
     def _driver(self) -> Any:
         if self._connection is not None and postgres.is_lost(_driver_of(self._connection)):
