@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from safety import AT_ONCE, GUESSES
 mpl.use("Agg")
 
 from matplotlib import pyplot as plt
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 _OURS, _OURS_TOO, _GOOGLE, _GOOGLE_HOTP, _OATH, _PRIVACYIDEA, _BARE = (
     "#1b6ca8",
@@ -78,6 +80,9 @@ def draw(results: Record, path: Path) -> None:
         plt.close(figure)
 
 
+_plain = FuncFormatter(lambda value, _: f"{value:,g}")
+
+
 def _name(key: str) -> str:
     return _NAMES.get(key) or f"pam_oath, {int(key.removeprefix('oath')):,} users"
 
@@ -100,7 +105,10 @@ def _bars(axes: Any, rows: Sequence[tuple[str, float, str]], form: str, *, log: 
     axes.tick_params(axis="y", length=0)
     if log:
         axes.set_xscale("log")
-        axes.set_xlim(min(values) / 3, max(values) * 3)
+        # From the power of ten below all of them, for bars of a length that tells something.
+        axes.set_xlim(10 ** math.floor(math.log10(min(values) / 1.5)), max(values) * 4)
+        axes.xaxis.set_major_formatter(_plain)
+        axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_xlim(0, max([*values, 1]) * 1.18)
 
@@ -125,6 +133,7 @@ def _logins(axes: Any, results: Record) -> None:
         style = next(dashes) if key.startswith("oath") else "-"
         axes.plot(list(by_processes), rates, style, marker="o", ms=4, color=_colour(key), label=_name(key))
     axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(_plain)
     axes.set_xlabel("processes")
     axes.set_ylabel("logins accepted per second")
     axes.set_title("Many logins through PAM")
@@ -145,8 +154,9 @@ def _socket(axes: Any, results: Record) -> None:
                 textcoords="offset points",
                 ha="center",
             )
-    axes.set_ylim(bottom=0)
     axes.margins(y=0.15)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(_plain)
     axes.set_xlabel("connections at once")
     axes.set_ylabel("verifications per second")
     axes.set_title("Over the socket, beside a loop that does the least")
@@ -173,7 +183,8 @@ def _users(axes: Any, results: Record) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_ylim(0.1, 100)
-    axes.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(_plain)
     axes.set_xlabel("users in the store (log)")
     axes.set_ylabel("ms for a login through PAM, median (log)")
     axes.set_title("Cost by number of users")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -35,8 +36,9 @@ def ratio(ours: Sequence[Record], theirs: Sequence[Record], field: str) -> float
 
 
 def per_core(samples: Sequence[Record]) -> float:
-    """Calls that a second of the servers' processor time is enough for."""
-    return 1e6 / middle(samples, "server_us")
+    """Calls that a second of the servers' processor time is enough for; infinite below what its clock tells."""
+    spent = middle(samples, "server_us")
+    return 1e6 / spent if spent else math.inf
 
 
 def samples_in(found: Any) -> Iterator[Record]:

@@ -130,7 +130,8 @@ def measure(rig: Rig) -> Record:
 
 def _asked(rig: Rig, daemons: list[Daemon], mode: str, people: People, server: int) -> Record:
     """Ask each daemon as much at the same time; calls and seconds are those of all."""
-    work = [(daemon, people.totp(rig.plan.postgresql)) for daemon in daemons]
+    # HOTP: of that these users have codes enough at any time.
+    work = [(daemon, people.hotp(rig.plan.postgresql, _CLIENTS)) for daemon in daemons]
     pids = [*(daemon.pid for daemon in daemons), server]
 
     def ask(daemon: Daemon, logins: list) -> Sample:

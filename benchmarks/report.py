@@ -13,12 +13,12 @@ from safety import AT_ONCE, GUESSES, LIMIT
 from targets import targets
 
 
-def markdown(results: Record, command: str, chart: str) -> str:
+def markdown(results: Record, chart: str) -> str:
     """The whole report."""
     lines = [
         "# What otpbridge costs, and what holds",
         "",
-        *_circumstances(results, command),
+        *_circumstances(results),
         f"![Charts]({chart})",
         "",
         "## Promised and reached",
@@ -45,11 +45,12 @@ def markdown(results: Record, command: str, chart: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _circumstances(results: Record, command: str) -> list[str]:
+def _circumstances(results: Record) -> list[str]:
     about = results["machine"]
-    made = f"""Made by `{command}` on {about["date"]}, in {results["minutes"]:.0f} minutes. Figures are medians of
-{results["plan"]["rounds"]} rounds. What is compared was measured in turn, and a ratio is the median of the rounds'
-ratios. Rounds in which others used more than {DISTURBED} of a core are left out where {ENOUGH} better ones remain."""
+    made = f"""Made by `{results["command"]}` on {about["date"]}, in {results["minutes"]:.0f} minutes.
+Figures are medians of {results["plan"]["rounds"]} rounds. What is compared was measured in turn, and a ratio is the
+median of the rounds' ratios. Rounds in which others used more than {DISTURBED} of a core are left out where {ENOUGH}
+better ones remain."""
     machine = f"""Machine: {about["processor"]}, {about["cores"]} cores, {about["memory_gib"]} GiB; Linux
 {about["kernel"]}, {about["file_system"]}, {about["flush_ms"]:.3f} ms to flush 4 KiB; Python {about["python"]}. Load
 average before: {about["load_before"]:.2f}. Cores taken by others while it was measured, the kernel's own threads
@@ -189,9 +190,10 @@ def _privacyidea_table(results: Record) -> Iterator[str]:
     yield ""
     yield (
         "Both with a connection per call, by the same client program. privacyIDEA: gunicorn, one sync worker on "
-        "loopback, SQLite, HOTP tokens asked for by serial, no PIN; it signs answers and audit log. Per "
-        f"core-second: calls for each second of the servers' processor time. Its processes take {found['rss_mib']:.0f} "
-        f"MiB, and give their first answer {found['ready_seconds']:.1f} s after they were started."
+        "loopback, SQLite, HOTP tokens asked for by serial, no PIN; it signs its answers and its log. Per "
+        "core-second: calls for each second of the servers' processor time. "
+        f"Its processes take {found['rss_mib']:.0f} MiB, and give their first answer {found['ready_seconds']:.1f} s "
+        "after they were started."
     )
 
 
@@ -253,7 +255,7 @@ def _safety_table(results: Record) -> Iterator[str]:
             )
     head = (
         "",
-        f"one code from {AT_ONCE} at once: accepted, of codes",
+        f"one code from {AT_ONCE} at once: logins accepted",
         f"{GUESSES} wrong guesses at once: counted (mean)",
         f"limit of {LIMIT}, {GUESSES} at once, one right: let in",
         "kill -9: spent codes accepted again",
@@ -265,8 +267,8 @@ def _safety_table(results: Record) -> Iterator[str]:
     yield ""
     yield (
         f"A limit of {LIMIT} that holds lets the right code in when it is among the first {LIMIT} of {GUESSES}: in a "
-        "quarter of the rounds. kill -9 hits otpbridged or gunicorn while logins are under way, or, where there is no "
-        "daemon, those that log in. Power cut: ext4 on an image, copied the moment the login had returned, the "
+        "quarter of the rounds. kill -9 hits otpbridged or gunicorn while logins are under way, or, where there is "
+        "no daemon, those that log in. Power cut: ext4 on an image, copied the moment the login had returned, the "
         f"copy mounted. privacyIDEA here has four workers. {_control(results)}"
     )
 
@@ -294,7 +296,7 @@ def _replayed(found: Record | None) -> tuple[str]:
     if found is None:
         return ("",)
     never = f", {found['never']} never" if found["never"] else ""
-    return (f"{found['accepted']} of {found['codes']}{never}",)
+    return (f"{found['accepted']} for {found['codes']} codes{never}",)
 
 
 def _guessed(found: Record | None) -> tuple[str, str]:
@@ -343,10 +345,10 @@ def plain(results: Record) -> str:
     return "\n".join(lines)
 
 
-def write(results: Record, folder: Path, name: str, command: str) -> list[Path]:
+def write(results: Record, folder: Path, name: str) -> list[Path]:
     """Write the table and the raw figures; the files."""
     folder.mkdir(parents=True, exist_ok=True)
     raw, table = folder / f"{name}.json", folder / f"{name}.md"
     raw.write_text(json.dumps(results, indent=1) + "\n")
-    table.write_text(markdown(results, command, f"{name}.png"))
+    table.write_text(markdown(results, f"{name}.png"))
     return [raw, table]

@@ -8,6 +8,7 @@ console and takes longer than the login). The power cut needs root, and is left 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -22,7 +23,7 @@ import privacyidea
 import report
 import safety
 from native import InvalidRunError
-from rig import Rig
+from rig import Record, Rig
 from scenarios import Bench
 
 HERE = Path(__file__).resolve().parent
@@ -57,7 +58,12 @@ def main() -> int:
     )
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--no-chart", action="store_true")
+    parser.add_argument(
+        "--report", type=Path, metavar="JSON", help="measure nothing: make the report of these figures"
+    )
     options = parser.parse_args()
+    if options.report:
+        return _write(json.loads(options.report.read_text()), options.report.parent, options.report.stem, options)
     if not options.module.exists():
         parser.error(f"{options.module} does not exist: run `make pam` first")
     plan = plans.SMOKE if options.smoke else plans.QUICK if options.quick else plans.FULL
@@ -77,13 +83,17 @@ def main() -> int:
         shutil.rmtree(folder)
     results = bench.results
     results["minutes"] = (time.monotonic() - begun) / 60
-    name = "peers" if options.peers else "results"
-    written = report.write(results, options.results, name, _command(options))
+    results["command"] = _command(options)
+    return _write(results, options.results, "peers" if options.peers else "results", options)
+
+
+def _write(results: Record, folder: Path, name: str, options: argparse.Namespace) -> int:
+    written = report.write(results, folder, name)
     if not options.no_chart:
         import chart  # noqa: PLC0415 - matplotlib is a library of the bench alone
 
-        chart.draw(results, options.results / f"{name}.png")
-        written.append(options.results / f"{name}.png")
+        chart.draw(results, folder / f"{name}.png")
+        written.append(folder / f"{name}.png")
     print(f"\n{report.plain(results)}\n")
     for path in written:
         print(f"written: {os.path.relpath(path)}")

@@ -25,7 +25,7 @@ LIMIT = 4
 PATIENT = "[throttle]\nlimit = 1000\nsource_limit = 100000\n"
 _STRICT = f"[throttle]\nlimit = {LIMIT}\nfirst_wait = 300\n"
 _NEVER_A_STEP = 1 << 40
-_USERS = 4000
+_USERS = 1000
 _FEW = 200
 _OATH_USERS = 1000
 _KILL_LOGINS = 600

@@ -269,8 +269,8 @@ def _replay(results: Record) -> Iterator[Target]:
     yield Target(
         "one code from 8 processes at once: accepted",
         "each once",
-        f"{ours['accepted']} of {ours['codes']} codes",
-        f"google_authenticator {google['accepted']} of {google['codes']}",
+        f"{ours['accepted']} for {ours['codes']} codes",
+        f"google_authenticator {google['accepted']} for {google['codes']}",
         "",
         ours["accepted"] == ours["codes"] and not ours["never"],
     )
