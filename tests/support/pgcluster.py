@@ -84,8 +84,9 @@ class Server:
         return [int(pid) for pid in (postmaster, *children)]
 
     def close(self) -> None:
-        """Stop it for good."""
-        self.stop("immediate")
+        """Stop it for good, if it runs."""
+        if (self._data / "postmaster.pid").exists():
+            self.stop("immediate")
 
     def url(self, database: str, role: str = OWNER, **options: str) -> str:
         """What [store] url is for a database."""
