@@ -173,15 +173,15 @@ class Bench:
         )
         service = self._rig.services.add_otpbridge("slow_otpbridge", self._rig.module, self._main.socket)
         turns = {"SLOWFLUSH_LOCK": str(self._rig.folder / "slowflush.lock")}
-        for _ in self._rig.rounds():
-            for manner, count in self._plan.slow_pam.items():
-                slow = self._preload() | (turns if manner == "one by one" else {})
-                # Our daemon is the only one that flushes, so that its turns are its own.
-                with self._slowed():
+        with self._slowed():
+            for _ in self._rig.rounds():
+                for manner, count in self._plan.slow_pam.items():
+                    # Our daemon is the only one that flushes, so that its turns are its own.
                     sample = self._rig.login(service, self._crowd.totp(count), IN_FLIGHT, servers=[self._main.pid])
-                into[manner]["otpbridge"].append(ours(sample))
-                sample = self._rig.login(google.service, google.people.totp(count), IN_FLIGHT, environment=slow)
-                into[manner]["google"].append(_all_right("pam_google_authenticator", sample))
+                    into[manner]["otpbridge"].append(ours(sample))
+                    slow = self._preload() | (turns if manner == "one by one" else {})
+                    sample = self._rig.login(google.service, google.people.totp(count), IN_FLIGHT, environment=slow)
+                    into[manner]["google"].append(_all_right("pam_google_authenticator", sample))
 
     def _preload(self) -> dict[str, str]:
         return {"LD_PRELOAD": str(self._rig.native.slow_flush), "SLOWFLUSH_MS": str(self._plan.slow_ms)}
