@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from native import MissingError
+from native import InvalidRunError, MissingError
 from rig import Record, Rig
 from safety import Ours, System, add, fresh, systems_in
 
@@ -92,7 +92,7 @@ def cut(rig: Rig) -> Record:
                 login = system.logins(1, 1)[0]
                 disk.settle()
                 if rig.native.codes(rig.services.confdir, system.service, [login]) != [0]:
-                    raise MissingError(f"{system.service} refused a right code before the cut")
+                    raise InvalidRunError(f"{system.service} refused a right code before the cut")
                 if control:
                     disk.settle()
                 with disk.cut() as copy, _on_copy(rig, system, copy / "s") as service:

@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -68,6 +69,8 @@ def main() -> int:
         parser.error(f"{options.module} does not exist: run `make pam` first")
     plan = plans.SMOKE if options.smoke else plans.QUICK if options.quick else plans.FULL
 
+    # Ended by another, it still stops its daemons, unmounts and removes what it made.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     begun = time.monotonic()
     # Short, as a socket's path must be; others may not enter, as peers' secrets are in it.
     folder = Path(tempfile.mkdtemp(prefix="otpb-bench-", dir=options.folder))

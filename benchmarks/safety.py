@@ -65,8 +65,8 @@ def systems_in(rig: Rig, folder: Path, size: int = _USERS) -> Iterator[list[Syst
     need_modules()
     folder.mkdir(mode=0o700)
     mine = Ours(rig, folder / "otpbridge", size=size)
-    mine.begin()
     try:
+        mine.begin()
         yield [
             mine,
             Google(rig.services, folder / "google", size, rig.secret),
@@ -149,16 +149,16 @@ def _guesses_at_ours(rig: Rig, folder: Path) -> Record:
     rounds = rig.plan.guess_rounds
     counts = []
     patient = Ours(rig, folder / "patient", size=_FEW)
-    patient.begin()
     try:
+        patient.begin()
         for login in patient.logins(rounds, 1):
             _guess(rig, patient.service, [_wrong(patient.people, login)], None)
             counts.append(_misses(patient.daemon, login.user))
     finally:
         patient.daemon.kill()
     strict = Ours(rig, folder / "strict", _STRICT, size=_FEW)
-    strict.begin()
     try:
+        strict.begin()
         let_in = sum(_guess(rig, strict.service, strict.logins(1, 1), place) for place in _places(rounds))
     finally:
         strict.daemon.kill()
