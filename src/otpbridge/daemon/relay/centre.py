@@ -98,7 +98,10 @@ class Centre:
         """End the connections of hosts that are not let in any more."""
         if self._server is None:
             return 0
-        return self._server.hang_up(lambda peer: isinstance(peer, Host) and self.refusal(peer) is not None)
+        ended = self._server.hang_up(lambda peer: isinstance(peer, Host) and self.refusal(peer) is not None)
+        if ended:
+            log.warning("relays: ended %d connections of hosts that are not let in any more", ended)
+        return ended
 
     def connections_of(self, host: str) -> int:
         """How many connections a host has open here."""
