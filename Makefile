@@ -9,7 +9,7 @@ PYTEST_ARGS ?= -n auto
 KEEP ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo portal-demo test test-device coverage lint bench bench-peers pam fuzz soak lock clean
+.PHONY: help demo portal-demo test test-device coverage lint bench bench-peers bench-limits pam fuzz soak lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 21
@@ -67,6 +67,9 @@ bench-peers: .venv/.ready pam benchmarks/.privacyidea/.ready ## the same with pr
 benchmarks/.privacyidea/.ready: benchmarks/privacyidea.lock scripts/make-venv
 	@scripts/make-venv benchmarks/privacyidea.lock benchmarks/.privacyidea
 	@touch $@
+
+bench-limits: .venv/.ready ## what floods, large stores and a long audit log cost others, as root (BENCH_ARGS=--full)
+	$(PY) benchmarks/limits.py $(BENCH_ARGS)
 
 fuzz: .venv/.ready ## long fuzzing, each target for FUZZ_SECONDS=600; what it finds is kept in FUZZ_FOLDER=fuzz-found
 	@scripts/system-packages pam test

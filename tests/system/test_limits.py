@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-import pytest
-from daemon_rig import Daemon, private_folder, provision
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
+import pytest
+from daemon_rig import LONG, Daemon, need_root, plain_environment, private_folder, provision
+
+from otpbridge.model import Kind
 from otpbridge.wire import messages
 
 pytestmark = pytest.mark.system
 
+CALLER = Path(__file__).resolve().parents[2] / "benchmarks" / "limits_caller.py"
+ATTACKS = ("flood", "silent_flood", "half", "endless", "deaf", "greedy", "guess", "begin")
+LOGINS = 200 if LONG else 5
+MOST_MIB = 32.0
+"""How much larger a daemon may become by what others than root do to it: 1024 connections, a message each."""
 LONGEST_NAME = 256
 """Bytes of a user's name."""
 
@@ -28,3 +39,76 @@ def test_everything_is_listed_however_long_the_names_are():
         assert listed == users
         assert owners == users
         assert [entry.user for entry in daemon.audit() if entry.event == "verify"] == users
+
+
+# --- those who do too much ---
+
+OTHER = 61_001
+"""A uid that nobody has."""
+
+
+@contextmanager
+def attack(daemon, what, number, uid=OTHER):
+    """Another user does this until the block ends."""
+    command = [sys.executable, "-I", "-S", CALLER, str(uid), daemon.verify_socket, what, str(number)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=plain_environment(USER="mallory")
+    ) as process:
+        try:
+            assert process.stdout.readline() == "on\n"
+            yield
+            assert process.poll() is None
+        finally:
+            process.kill()
+
+
+def resident_mib(pid):
+    """Resident memory of a process."""
+    (line,) = (text for text in Path(f"/proc/{pid}/status").read_text().splitlines() if text.startswith("VmRSS:"))
+    return int(line.split()[1]) / 1024
+
+
+def descriptors(pid):
+    """How many files a process has open."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+@pytest.fixture(scope="module")
+def beset():
+    """A daemon, and users who log in while others attack it."""
+    need_root()
+    with private_folder() as folder, Daemon(folder) as daemon:
+        keys = provision(daemon, [*ATTACKS, "idle"], kind=Kind.HOTP)
+        with daemon.client() as client:
+            assert not client.verify("nobody", "000000").ok
+        yield daemon, keys
+
+
+@pytest.mark.parametrize("what", ATTACKS)
+def test_others_log_in_whatever_one_user_does(beset, what):
+    """Floods, calls without a pause, replies that are not read, messages without an end: all others are served.
+
+    The daemon stays as large as it was, but for what that user's connections may hold.
+    """
+    daemon, keys = beset
+    before = resident_mib(daemon.pid)
+    with attack(daemon, what, 60):
+        for ahead in range(LOGINS):
+            with daemon.client() as client:
+                assert client.verify(what, keys[what].code(ahead)).ok
+        assert resident_mib(daemon.pid) - before < MOST_MIB
+
+
+def test_ten_thousand_who_say_nothing_get_as_many_places_as_there_are(beset):
+    """Of each user so many, of all together so many; the others are closed at once, and root finds room."""
+    daemon, keys = beset
+    before = resident_mib(daemon.pid)
+    with ExitStack() as held:
+        for place in range(20):
+            held.enter_context(attack(daemon, "idle", 500, OTHER + 1 + place))
+        for ahead in range(LOGINS):
+            with daemon.client() as client:
+                assert client.verify("idle", keys["idle"].code(ahead)).ok
+        assert 1000 <= descriptors(daemon.pid) <= 1100
+        assert resident_mib(daemon.pid) - before < MOST_MIB
+    daemon.check_audit()

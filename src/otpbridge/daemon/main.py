@@ -60,6 +60,8 @@ from otpbridge.wire.service import Limits, Server, Service
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 10.0
+SHARE = 0.1
+"""Of the event loop, for each user who is neither root nor a configured caller."""
 _TIDY_SECONDS = 60.0
 _SWITCH_SECONDS = 0.001
 _PR_SET_DUMPABLE = 4
@@ -162,7 +164,10 @@ class Daemon:
         handed = systemd.listening()
         relays = handed.pop("relays", None) or centre.listen(self._desk.config.relays)
         owned = {} if handed else sockets.bind(self._options.run_dir, self._desk.config.admin_group)
-        servers = [Server(self._service(name), sock, name=name) for name, sock in (handed or owned).items()]
+        servers = [
+            Server(self._service(name), sock, name=name, share=1.0 if name == "admin" else SHARE)
+            for name, sock in (handed or owned).items()
+        ]
         self._store.start()
         audit_journal = self._for_journal(loop)
         self._servers = servers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from otpbridge.wire.framing import (
     encode_reply,
 )
 from otpbridge.wire.messages import Message
+from otpbridge.wire.shares import CALL
 from otpbridge.wire.stream import Stream
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class Connection:
         "_flushed",
         "_future",
         "_half_closed",
+        "_held",
         "_limit",
         "_loop",
         "_next",
@@ -50,6 +53,7 @@ class Connection:
         "_partial_since",
         "_reading",
         "_server",
+        "_shares",
         "_splitter",
         "_stream",
         "_winding_down",
@@ -75,6 +79,8 @@ class Connection:
         self._callbacks: list[Callable[[], None]] = []
         self._reading = False
         self._half_closed = False
+        self._shares = server.shares_of(peer)
+        self._held = False
         self._winding_down = False
         self._closed = False
         self._active_at = self._partial_since = self._write_since = server.now
@@ -154,8 +160,9 @@ class Connection:
             self.close()
 
     def _read(self) -> None:
-        if self._closed:
+        if self._closed or self._has_to_wait():
             return
+        begun = time.monotonic() if self._shares is not None else 0.0
         try:
             data = self._stream.recv(self._limit)
         except (BlockingIOError, InterruptedError):
@@ -175,6 +182,8 @@ class Connection:
         if not len(self._splitter):
             self._partial_since = self._server.now
         self._splitter.feed(data)
+        if self._shares is not None:
+            self._shares.charge(self.peer.key, time.monotonic() - begun, time.monotonic())
         self._pump()
 
     def _end_of_input(self) -> None:
@@ -203,6 +212,8 @@ class Connection:
             if self._call is not None or self._out:
                 self._pause_reading()
                 return
+            if self._has_to_wait():
+                return
             frame, self._next = self._next, None
             self._partial_since = self._server.now
             self._handle(frame)
@@ -218,10 +229,38 @@ class Connection:
         else:
             self._resume_reading()
 
+    # --- taking turns ---
+
+    def _has_to_wait(self) -> bool:
+        """Whether the caller has had its share for now; then it is read from again when its turn comes."""
+        if self._shares is None:
+            return False
+        if not self._held:
+            wait = self._shares.wait(self.peer.key, time.monotonic())
+            if not wait:
+                return False
+            self._held = True
+            self._loop.call_later(wait, self._take_turn)
+        self._pause_reading()
+        return True
+
+    def _take_turn(self) -> None:
+        self._held = False
+        self._pump()
+
     # --- calls ---
 
     def _handle(self, frame: bytes) -> None:
         """Answer one call, or begin it."""
+        if self._shares is None:
+            self._serve(frame)
+            return
+        begun = time.monotonic()
+        self._serve(frame)
+        now = time.monotonic()
+        self._shares.charge(self.peer.key, now - begun + (0.0 if self._call is None else CALL), now)
+
+    def _serve(self, frame: bytes) -> None:
         server = self._server
         try:
             envelope = decode_call(frame)

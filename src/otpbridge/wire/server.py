@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from otpbridge.wire.calls import Host, Peer
 from otpbridge.wire.connection import Connection
+from otpbridge.wire.shares import CONNECTION, Shares
 from otpbridge.wire.stream import Stream, UnixStream
 from otpbridge.wire.tls import Handshakes, Tls
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _UCRED = struct.Struct("iII")
-_ACCEPTS_PER_TURN = 32
+_ACCEPTS_PER_TURN = 16
 _SWEEP_SECONDS = 1.0
 _RETRY_SECONDS = 0.25
 _LOG_SECONDS = 60.0
@@ -39,15 +40,20 @@ class Server:
     A socket that listens already (from systemd) keeps its backlog. Reads and writes its sockets itself, through the
     loop's add_reader: asyncio's own server spins and floods the log when descriptors run out, and its transports do
     not tell a peer that is gone from one that has only finished writing.
+
+    `share` is how much of the loop's time each uid may have that is not trusted, 1 for all of it.
     """
 
-    def __init__(self, service: Service, sock: socket.socket, *, name: str, tls: Tls | None = None) -> None:
+    def __init__(
+        self, service: Service, sock: socket.socket, *, name: str, tls: Tls | None = None, share: float = 1.0
+    ) -> None:
         self.service = service
         self.now = 0.0
         """Monotonic seconds, renewed at each sweep: exact enough for deadlines, and free."""
         self.name = name
         self.opened = 0
         """How many connections were let in since the start."""
+        self._shares = Shares(share) if share < 1 else None
         self._refused = {"caller": 0, "all": 0, "system": 0}
         self._sock = sock
         self._name = name
@@ -131,6 +137,10 @@ class Server:
             await asyncio.wait(list(self._running), timeout=max(seconds, 1.0))
 
     # --- for connections ---
+
+    def shares_of(self, peer: Peer | Host) -> Shares | None:
+        """Where the time of a caller is counted, if it is."""
+        return None if isinstance(peer, Host) or self.service.limits.trusts(peer.key) else self._shares
 
     def may_call(self, peer: Peer | Host) -> bool:
         """Whether the caller may have one more call in flight."""
@@ -236,6 +246,8 @@ class Server:
         self._by_key[key] = count + 1
         connection = Connection(self, self._loop, stream, peer)
         self._all.add(connection)
+        if (shares := self.shares_of(peer)) is not None:
+            shares.charge(key, CONNECTION, time.monotonic())
         connection.start()
 
     def _sweep(self) -> None:
@@ -245,6 +257,8 @@ class Server:
         shortest = min(limits.idle_seconds, limits.frame_seconds, limits.write_seconds)
         self._sweeper = self._loop.call_later(min(_SWEEP_SECONDS, shortest / 4), self._sweep)
         self.now = time.monotonic()
+        if self._shares is not None:
+            self._shares.tidy(self.now)
         for connection in list(self._all):
             connection.check_deadlines()
 
