@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SYSTEMD = Path(__file__).resolve().parents[2] / "systemd"
-PROGRAMS = ("otpbridge-notify", "otpbridge-portal")
+PROGRAMS = ("otpbridge-exporter", "otpbridge-notify", "otpbridge-portal")
 
 
 @pytest.fixture
@@ -48,10 +48,11 @@ def test_the_user_of_the_unit_is_made(tmp_path, program):
     assert f"User={program}\n" in (SYSTEMD / f"{program}.service").read_text()
 
 
-def test_the_portal_is_exposed_to_little():
+@pytest.mark.parametrize("program", ["otpbridge-exporter", "otpbridge-portal"])
+def test_what_answers_the_network_is_exposed_to_little(program):
     """`systemd-analyze security` rates its sandbox at 1.5 or less, as the daemon's."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
-    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", SYSTEMD / "otpbridge-portal.service"]
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", SYSTEMD / f"{program}.service"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert float(re.search(r"exposure level for .*: ([\d.]+)", done.stdout)[1]) <= 1.5, done.stdout
