@@ -13,7 +13,7 @@ import pytest
 
 from otpbridge.daemon import journal
 from otpbridge.daemon.journal import IDS, AuditJournal, Journal, JournalHandler
-from otpbridge.store.auditlog import AuditRow
+from otpbridge.store.chain import AuditRow
 
 
 class FakeJournal:

@@ -15,7 +15,7 @@ from otpbridge.daemon.notices import _TABLE, _VERIFIED, telling
 from otpbridge.model import Happening, Kind, Secret
 from otpbridge.otp import recovery
 from otpbridge.store import auditlog
-from otpbridge.store.auditlog import AuditRow
+from otpbridge.store.chain import AuditRow
 from otpbridge.store.tokens import Named
 
 

@@ -10,6 +10,7 @@ from storerig import checked, opened, run, running
 
 from otpbridge.model import AuditEvent, Verdict
 from otpbridge.store import auditlog, tables
+from otpbridge.store.chain import HEAD
 
 ENTRIES = 12
 
@@ -86,8 +87,8 @@ audit, meta = tables.audit, tables.meta
             [update(audit).where(audit.c.sequence == 5).values(client=None, name=None)],
             "entry 5 is put down to somebody",
         ),
-        ([delete(meta).where(meta.c.name == auditlog.HEAD)], "head of the log is missing"),
-        ([update(meta).where(meta.c.name == auditlog.HEAD).values(number=11)], "ends at entry 12"),
+        ([delete(meta).where(meta.c.name == HEAD)], "head of the log is missing"),
+        ([update(meta).where(meta.c.name == HEAD).values(number=11)], "ends at entry 12"),
     ],
 )
 def test_what_was_done_to_the_log_is_found(log, statements, fault):
@@ -107,7 +108,7 @@ def test_a_log_put_back_to_an_older_state_is_found_by_its_anchor(log):
     run(store.close())
     log.tamper(
         delete(audit).where(audit.c.sequence > 8),
-        update(meta).where(meta.c.name == auditlog.HEAD).values(number=8, value=mac),
+        update(meta).where(meta.c.name == HEAD).values(number=8, value=mac),
     )
     assert log.check().fault is None
     assert "before the anchor's entry 12" in log.check(anchor).fault
@@ -179,34 +180,5 @@ def test_the_log_is_read_on_from_a_place_in_pages(tmp_path):
                 pages.append([row.sequence for row in page])
                 place = page[-1].sequence
             assert pages == [[2, 3, 4], [5]]
-
-    run(work())
-
-
-def test_the_rows_of_one_user_are_found_by_an_index(tmp_path):
-    """Newest first, from before a row, of that client alone; however long the log, no other rows are read."""
-
-    async def work():
-        async with running(tmp_path) as rig:
-            for number in range(9):
-                event = AuditEvent("verify", client=("acme", "globex", None)[number % 3], user="alice")
-                await rig.change(lambda transaction, event=event: transaction.audit(event))
-
-            def read(before, most):
-                return rig.read(lambda connection: auditlog.of_user(connection, "acme", "alice", before, most))
-
-            assert [row.sequence for row in read(None, 100)] == [7, 4, 1]
-            assert [row.sequence for row in read(None, 2)] == [7, 4]
-            assert [row.sequence for row in read(4, 2)] == [1]
-            assert read(1, 2) == []
-            if rig.store.engine.dialect.name != "sqlite":
-                # PostgreSQL reads a table as small as this one whole.
-                return
-            query = auditlog.query_of_user("acme", "alice", 4, 2)
-            text_of = str(query.compile(rig.store.engine, compile_kwargs={"literal_binds": True}))
-            plan = rig.read(lambda connection: connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text_of}").all())
-            assert [row[-1] for row in plan] == [
-                "SEARCH audit USING INDEX ix_audit_client_name_sequence (client=? AND name=? AND sequence<?)"
-            ]
 
     run(work())

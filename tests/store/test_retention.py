@@ -14,9 +14,9 @@ from otpbridge.daemon import archiving
 from otpbridge.daemon.archiving import DAY, Archivist
 from otpbridge.errors import StoreError
 from otpbridge.model import AuditEvent, Verdict
-from otpbridge.store import auditlog, retention, tables
+from otpbridge.store import retention, tables
 from otpbridge.store.archive import Archive, ArchiveError
-from otpbridge.store.chain import BrokenChainError
+from otpbridge.store.chain import HEAD, BrokenChainError
 
 OLD, YOUNG = 25, 5
 BEFORE = NOW / 1000 - 30 * DAY
@@ -250,7 +250,7 @@ def test_an_archive_of_what_came_after_a_backup_cuts_nothing_of_a_restored_log(t
             with rig.store.engine.connect() as connection:
                 mac = connection.execute(select(audit.c.mac).where(audit.c.sequence == 5)).scalar_one()
                 connection.execute(delete(audit).where(audit.c.sequence > 5))
-                connection.execute(update(meta).where(meta.c.name == auditlog.HEAD).values(number=5, value=mac))
+                connection.execute(update(meta).where(meta.c.name == HEAD).values(number=5, value=mac))
             for number in range(OLD):
                 event = AuditEvent("after the restore", detail={"number": number})
                 await rig.change(lambda transaction, event=event: transaction.audit(event), NOW - 60 * DAY * 1000)

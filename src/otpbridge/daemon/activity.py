@@ -17,8 +17,8 @@ from otpbridge.config import Right
 from otpbridge.daemon.desk import Counter, client_of, invalid, user_of
 from otpbridge.daemon.notices import telling
 from otpbridge.model import Deed, Enforcement, Verdict
-from otpbridge.store import auditlog, tokens, users
-from otpbridge.store.auditlog import AuditRow
+from otpbridge.store import about, tokens, users
+from otpbridge.store.chain import AuditRow
 from otpbridge.store.tokens import Named
 from otpbridge.wire.messages import AccountEvent, Activity, ActivityReply
 from otpbridge.wire.service import Call
@@ -84,7 +84,7 @@ def _newest(connection: Connection, client: str, name: str, count: int) -> list[
     found: list[Found] = []
     before: int | None = None
     for _ in range(0, _MOST_ROWS, _ROWS):
-        rows = auditlog.of_user(connection, client, name, before, _ROWS)
+        rows = about.of_user(connection, client, name, before, _ROWS)
         whole = _told(rows, found, count)
         if whole or len(rows) < _ROWS:
             break

@@ -14,8 +14,7 @@ from otpbridge.daemon.followers import Board
 from otpbridge.daemon.pages import send_but_last
 from otpbridge.model import AuditEvent
 from otpbridge.store import auditlog, retention
-from otpbridge.store.auditlog import AuditRow
-from otpbridge.store.chain import BrokenChainError, parse_anchor
+from otpbridge.store.chain import AuditRow, BrokenChainError, parse_anchor
 from otpbridge.wire.messages import (
     AuditCheckRows,
     AuditCheckRowsReply,

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from otpbridge.daemon.notices import telling
 from otpbridge.errors import StoreError
 from otpbridge.store import auditlog
-from otpbridge.store.auditlog import AuditRow
+from otpbridge.store.chain import AuditRow
 from otpbridge.store.store import Store
 
 log = logging.getLogger(__name__)

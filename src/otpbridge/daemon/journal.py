@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from otpbridge.model import Verdict
-from otpbridge.store.auditlog import AuditRow
+from otpbridge.store.chain import AuditRow
 
 SOCKET = Path("/run/systemd/journal/socket")
 _LONGEST = 8192

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from otpbridge.model import Happening
-from otpbridge.store.auditlog import AuditRow
+from otpbridge.store.chain import AuditRow
 from otpbridge.store.tokens import Named
 from otpbridge.wire.messages import Event
 

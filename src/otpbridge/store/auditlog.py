@@ -14,26 +14,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Dialect, Select, select
+from sqlalchemy import Connection, Dialect, select
 
 from otpbridge.errors import StoreError
 from otpbridge.model import AuditEvent, Secret
 from otpbridge.store import retention, statements, tables
-from otpbridge.store.chain import BEGINNING, BrokenChainError, Chain, Mark, parse_anchor
+from otpbridge.store.chain import BEGINNING, HEAD, AuditRow, BrokenChainError, Chain, Mark, parse_anchor
 from otpbridge.store.statements import Prepared, json_rows
 
-HEAD = "audit head"
 _BLOCKS = (64, 16, 4, 1)
 
 _encode = msgspec.json.Encoder().encode
-
-
-@dataclass(frozen=True, slots=True)
-class AuditRow:
-    """A row as it stands in the log; `entry` is JSON text."""
-
-    sequence: int
-    entry: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,24 +186,6 @@ def after(connection: Connection, sequence: int, most: int) -> list[AuditRow]:
         .limit(most)
     ).all()
     return [AuditRow(row.sequence, row.entry) for row in rows]
-
-
-def of_user(connection: Connection, client: str, name: str, before: int | None, most: int) -> list[AuditRow]:
-    """The rows about a user, newest first, `most` at most: from the end, or from before a sequence."""
-    rows = connection.execute(query_of_user(client, name, before, most))
-    return [AuditRow(row.sequence, row.entry) for row in rows]
-
-
-def query_of_user(client: str, name: str, before: int | None, most: int) -> Select[Any]:
-    """What `of_user` asks."""
-    audit = tables.audit
-    query = (
-        select(audit.c.sequence, audit.c.entry)
-        .where(audit.c.client == client, audit.c.name == name)
-        .order_by(audit.c.sequence.desc())
-        .limit(most)
-    )
-    return query if before is None else query.where(audit.c.sequence < before)
 
 
 def _compare(mark: Mark, expected: Mark | None) -> None:

@@ -15,12 +15,22 @@ from otpbridge.errors import StoreError
 from otpbridge.model import Secret
 
 GENESIS = bytes(32)
+HEAD = "audit head"
+"""The row of `meta` that says where the log ends."""
 _MAC = 32
 _MOST = 2**63
 
 
 class BrokenChainError(StoreError):
     """A row is missing, was changed, or stands where another one stood."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """A row as it stands in the log; `entry` is JSON text."""
+
+    sequence: int
+    entry: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine
 
 from otpbridge.errors import StoreError
 from otpbridge.store import postgres
-from otpbridge.store.auditlog import AuditRow
+from otpbridge.store.chain import AuditRow
 from otpbridge.store.engine import begin
 from otpbridge.store.hangs import Hangs
 

@@ -15,6 +15,7 @@ from otpbridge.errors import StoreError
 from otpbridge.model import AuditEvent, Secret
 from otpbridge.store import auditlog, rekey, tables
 from otpbridge.store.auditlog import AuditLog
+from otpbridge.store.chain import HEAD
 from otpbridge.store.engine import begin, is_shared
 from otpbridge.vault.seal import Vault, derive
 
@@ -56,13 +57,13 @@ def move(source: Connection, target: Connection, vault: Vault, now: int, *, agai
     try:
         _hold(target)
         try:
-            _rename_head(source, _MOVED, auditlog.HEAD)
+            _rename_head(source, _MOVED, HEAD)
             _intact(source, root, "the store that is to be moved")
             moved = _copied(source, target)
             note = AuditEvent("store moved", detail={"rows": sum(moved.rows.values())})
             AuditLog(target.dialect, derive(root, "audit")).append(_cursor(target), [(now * 1000, note)])
             _intact(target, root, "the copy")
-            _rename_head(source, auditlog.HEAD, _MOVED)
+            _rename_head(source, HEAD, _MOVED)
             source.exec_driver_sql("COMMIT")
         except BaseException:
             target.exec_driver_sql("ROLLBACK")

@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import Connection, delete, insert, select, update
 
 from otpbridge.errors import ConflictError, StoreError
-from otpbridge.store import tables
+from otpbridge.store import about, tables
 from otpbridge.store.archive import Row
 from otpbridge.store.chain import BEGINNING, BrokenChainError, Chain, Mark
 
@@ -94,6 +94,7 @@ def cut(connection: Connection, chain: Chain, start: Mark, to: Mark) -> None:
     if not holds(connection, to):
         raise ConflictError(f"entry {to.sequence} of the audit log is not the one that was archived")
     between = (audit.c.sequence > start.sequence) & (audit.c.sequence <= to.sequence)
+    connection.execute(delete(tables.about).where(about.of_entries(between)))
     gone, wanted = connection.execute(delete(audit).where(between)).rowcount, to.sequence - start.sequence
     if gone != wanted:
         raise StoreError(

@@ -28,12 +28,13 @@ from otpbridge.model import (
     Token,
     User,
 )
-from otpbridge.store import auditlog, imports, rekey, schema, tables
-from otpbridge.store.auditlog import AuditLog, AuditRow
-from otpbridge.store.chain import GENESIS
+from otpbridge.store import about, auditlog, imports, rekey, schema, tables
+from otpbridge.store.auditlog import AuditLog
+from otpbridge.store.chain import GENESIS, HEAD, AuditRow
 from otpbridge.store.engine import StoreLock, alone, begin, is_shared, open_engine, shown
 from otpbridge.store.hangs import Hangs
 from otpbridge.store.lines import Line, PostgresLine, SqliteLine
+from otpbridge.store.lister import Lister
 from otpbridge.store.moving import was_moved
 from otpbridge.store.postgres import is_forbidden
 from otpbridge.store.readers import PostgresReader, Reader, SqliteReader
@@ -90,6 +91,7 @@ class Store:
         self.backup_key = derive(root, "backup")
         self.audit = AuditLog(engine.dialect, derive(root, "audit"))
         self._open: _Open | None = None
+        self._lister: Lister | None = None
         self._watchers: set[Callable[[list[AuditRow]], None]] = set()
 
     @property
@@ -111,9 +113,12 @@ class Store:
             reader, line = SqliteReader(self.engine), SqliteLine(self.engine)
         writer = Writer(line, settler, self.audit, committed=self._tell, quick=quick)
         self._open = _Open(reader, writer, hangs)
+        self._lister = Lister(self)
 
     async def close(self) -> None:
         """Write what is queued and let go of the store."""
+        if self._lister is not None:
+            await self._lister.close()
         if self._open is not None:
             await self._open.writer.close()
             await self._open.reader.close()
@@ -164,6 +169,10 @@ class Store:
     def change(self, work: Callable[[Transaction], T], now: int) -> asyncio.Future[T]:
         """Run a change in the writer's next transaction. Its own errors come through the future."""
         return self._started.writer.change(work, now)
+
+    def list_slice(self) -> asyncio.Future[int]:
+        """List some more of the audit log by user; how many entries are left. StoreError comes through the future."""
+        return self._started.writer.change(lambda transaction: about.list_slice(transaction.connection), 0)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run a short read. Raises StoreError."""
@@ -216,6 +225,8 @@ class Store:
         return lambda: self._watchers.discard(watcher)
 
     def _tell(self, rows: list[AuditRow]) -> None:
+        if self._lister is not None:
+            self._lister.told(rows)
         for watcher in tuple(self._watchers):
             watcher(rows)
 
@@ -310,7 +321,7 @@ def _root(engine: Engine, connection: Connection, vault: Vault, random: Callable
                 insert(tables.meta),
                 [
                     {"name": rekey.ROOT, "number": 1, "value": vault.seal(found, rekey.ROOT_IDENTITY)},
-                    {"name": auditlog.HEAD, "number": 0, "value": GENESIS},
+                    {"name": HEAD, "number": 0, "value": GENESIS},
                 ],
             )
         if not is_shared(engine):

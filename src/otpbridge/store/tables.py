@@ -113,7 +113,16 @@ audit = Table(
     Column("name", Text),
     Column("entry", Text, nullable=False),
     Column("mac", LargeBinary, nullable=False),
-    Index(None, "client", "name", "sequence"),
+)
+
+# Which entries of the audit log are about whom, as far as they are listed (`store.about`).
+about = Table(
+    "about",
+    metadata,
+    Column("client", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("sequence", Number, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
 )
 
 # Small things there is one of: the sealed store secret, the audit log's head.

@@ -26,7 +26,8 @@ from sqlalchemy.exc import DBAPIError
 
 from otpbridge.errors import OtpBridgeError, StoreError
 from otpbridge.model import AuditEvent
-from otpbridge.store.auditlog import AuditLog, AuditRow
+from otpbridge.store.auditlog import AuditLog
+from otpbridge.store.chain import AuditRow
 from otpbridge.store.histogram import SECONDS, Histogram
 from otpbridge.store.lines import Line
 from otpbridge.store.settle import Ruling, Settled, Settlement, Settler

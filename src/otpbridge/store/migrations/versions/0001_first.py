@@ -71,7 +71,13 @@ def upgrade() -> None:
         sa.Column("entry", sa.Text, nullable=False),
         sa.Column("mac", sa.LargeBinary, nullable=False),
     )
-    op.create_index("ix_audit_client_name_sequence", "audit", ["client", "name", "sequence"])
+    op.create_table(
+        "about",
+        sa.Column("client", sa.Text, primary_key=True),
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("sequence", Number, primary_key=True, autoincrement=False),
+        sqlite_with_rowid=False,
+    )
     op.create_table(
         "meta",
         sa.Column("name", sa.Text, primary_key=True),
