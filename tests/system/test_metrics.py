@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import select
 import socket
 import subprocess
 import threading
+import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from daemon_rig import (
@@ -25,7 +28,9 @@ from daemon_rig import (
 )
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
+from relay_rig import Fleet
 
+from otpbridge.daemon.journal import IDS
 from otpbridge.model import Context, Verdict
 from otpbridge.wire import messages
 
@@ -193,6 +198,49 @@ def test_a_file_for_the_textfile_collector_is_whole_and_says_when_the_daemon_is_
         assert command("metrics", "--output", path, run_dir=daemon.run_dir).returncode == 3
         assert path.read_text().splitlines()[-1] == "otpbridge_up 0"
         assert not list(folder.glob(".*"))
+
+
+def test_a_relay_counts_its_calls_and_says_which_centres_are_there():
+    """Verdicts are counted at the centre; the relay has what it knows of itself, and sees a centre go."""
+    with private_folder() as folder, Fleet(folder, config=PATIENT) as fleet:
+        keys = provision(fleet.centre, ["alice"])
+        with fleet.relay("web1") as relay:
+            with relay.client() as client:
+                assert client.verify("alice", keys["alice"].code()).verdict is Verdict.SUCCESS
+            found = numbers(relay)
+            assert of(found, "centre_up", centre=fleet.address) == 1
+            assert of(found, "calls_total", method="org.otpbridge.Verify.Check") == 1
+            assert of(found, "relay_certificate_expires_timestamp_seconds") > time.time()
+            assert not [key for key in found if key[0].startswith("otpbridge_verification")]
+            at_centre = numbers(fleet.centre)
+            assert of(at_centre, "verifications_total", verdict="success") == 1
+            assert of(at_centre, "connections_opened_total", socket="relays") >= 1
+            fleet.centre.stop()
+            with relay.client() as client:
+                client.verify("alice", "000000")
+            assert of(numbers(relay), "centre_up", centre=fleet.address) == 0
+
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def test_the_page_and_the_rules_name_what_there_is():
+    """No alert waits for a number that never comes, and the page names each number."""
+    with private_folder() as folder, Daemon(folder) as daemon:
+        page = printed(daemon)
+    there = set(re.findall(r"^# TYPE (\S+)", page, re.MULTILINE))
+    rules = (DOCS / "examples/otpbridge.rules.yml").read_text()
+    used = {name.removesuffix("_bucket") for name in re.findall(r"otpbridge_[a-z_]+", rules)}
+    assert used <= there
+    alerts = re.findall(r"alert: (\w+)", rules)
+    told = (DOCS / "monitoring.md").read_text()
+    assert re.findall(r"^\| `(Otpbridge\w+)` \|", told, re.MULTILINE) == alerts
+    table = told.partition("(`otpbridge_…`)")[2].partition("## The journal")[0]
+    named = {
+        f"otpbridge_{name}" for row in re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE) for name in row.split("`")
+    }
+    assert {name for name in there if not name.startswith("otpbridge_process_")} <= named
+    assert all(f"`{event}`: " in told and number in told for event, number in IDS.items())
 
 
 # --- over HTTP ---

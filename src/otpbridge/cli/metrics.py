@@ -29,7 +29,7 @@ _MODE = 0o644
 @everywhere
 @click.pass_obj
 def metrics(session: Session, output: Path | None) -> None:
-    """Print the daemon's numbers as Prometheus reads them.
+    """Print the daemon's numbers for Prometheus.
 
     For admins and for callers with the right `metrics`. They name no user, token or address. With --output and a
     daemon that is away, the file says so (otpbridge_up 0), and the exit code is 3.

@@ -18,14 +18,26 @@ from otpbridge.config import Config, Relay, Relays, endpoint
 from otpbridge.daemon import sockets, systemd
 from otpbridge.daemon.answers import guarded, said
 from otpbridge.daemon.main import DRAIN_SECONDS, Options, harden, loop_factory
+from otpbridge.daemon.metrics import MetricsCounter, of_process, of_sockets, one, values
 from otpbridge.daemon.policy import Rights, uid_of
 from otpbridge.daemon.relay.centres import Centres
 from otpbridge.daemon.relay.desk import WARN_SECONDS
 from otpbridge.daemon.relay.forward import ForwardCounter, House, elsewhere
 from otpbridge.daemon.relay.identity import Identity
 from otpbridge.errors import ConfigError, OtpBridgeError
+from otpbridge.model import MetricKind
 from otpbridge.wire import messages
-from otpbridge.wire.messages import ADMIN, ENROLL, NOTICES, VERIFY, Centre, RelayStatus, RelayStatusReply
+from otpbridge.wire.messages import (
+    ADMIN,
+    ENROLL,
+    METRICS,
+    NOTICES,
+    VERIFY,
+    Centre,
+    Family,
+    RelayStatus,
+    RelayStatusReply,
+)
 from otpbridge.wire.service import Call, Server, Service
 
 log = logging.getLogger(__name__)
@@ -46,6 +58,7 @@ class RelayDaemon:
         self._identity = Identity(settings)
         self._centres = Centres(settings, self._identity)
         self._house = House(_rights(self._config), self._centres)
+        self._servers: list[Server] = []
         self._services: list[Service] = []
 
     async def run(self) -> None:
@@ -59,6 +72,7 @@ class RelayDaemon:
             raise ConfigError("a relay serves no other hosts: systemctl disable --now otpbridged-relays.socket")
         owned = {} if handed else sockets.bind(self._options.run_dir, self._config.admin_group)
         servers = [Server(self._service(name), sock, name=name) for name, sock in (handed or owned).items()]
+        self._servers = servers
         self._services = [server.service for server in servers]
         for server in servers:
             await server.start()
@@ -96,14 +110,16 @@ class RelayDaemon:
             messages.Cancel: verify.cancel,
             messages.Account: verify.account,
             messages.RelayStatus: self._status,
+            messages.Read: MetricsCounter(lambda: self._house.rights, self._numbers, admin=admin).read,
         }
         return Service(
             vendor="otpbridge",
             product="otpbridged",
             version=__version__,
             url="",
-            interfaces=[VERIFY, ENROLL, NOTICES, *([ADMIN] if admin else [])],
+            interfaces=[VERIFY, ENROLL, NOTICES, METRICS, *([ADMIN] if admin else [])],
             handlers={request: guarded(handler) for request, handler in handlers.items()},
+            streaming=(messages.Read,),
             failure=said,
             limits=sockets.limits(self._config, self._house.rights.trusted),
         )
@@ -129,6 +145,35 @@ class RelayDaemon:
             centres=centres,
             warnings=warnings,
         )
+
+    async def _numbers(self) -> list[Family]:
+        """What a relay knows of itself; verdicts are counted at the centres."""
+        centrals = [((central.address,), central) for central in self._centres.all]
+        ends = self._identity.host.expires_at
+        return [
+            *of_process(self._started_at),
+            *of_sockets(self._servers),
+            values(
+                "centre_up",
+                MetricKind.GAUGE,
+                "Whether a centre was reached when it was last tried.",
+                ("centre",),
+                [(name, central.fault is None) for name, central in centrals],
+            ),
+            values(
+                "centre_connections",
+                MetricKind.GAUGE,
+                "Connections to a centre.",
+                ("centre",),
+                [(name, central.busy + len(central.idle)) for name, central in centrals],
+            ),
+            one(
+                "relay_certificate_expires_timestamp_seconds",
+                MetricKind.GAUGE,
+                "When no centre lets this host in any more (Unix time).",
+                ends,
+            ),
+        ]
 
     def _warnings(self) -> tuple[str, ...]:
         found = []
