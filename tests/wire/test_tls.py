@@ -186,6 +186,8 @@ def test_half_a_handshake_holds_nobody_up(serve, ca, certificates):
         ]
         try:
             assert asked(ca, port, certificates / "web1") == ANSWER
+            assert idle[0].recv(1) == b"", "the oldest had its time"
+            assert idle[4].recv(1) == b"", "one more than an address may have"
         finally:
             for sock in idle:
                 sock.close()
