@@ -70,7 +70,7 @@ class Plan:
     entries: int
 
 
-DEFAULT = Plan(rounds=3, logins=200, stores=((1_000_000, 1), (100_000, 10)), entries=1_000_000)
+DEFAULT = Plan(rounds=3, logins=100, stores=((1_000_000, 1), (100_000, 10)), entries=1_000_000)
 FULL = Plan(rounds=3, logins=200, stores=((1_000_000, 1), (1_000_000, 10)), entries=36_500_000)
 SMOKE = Plan(rounds=1, logins=5, stores=((100, 1), (20, 10)), entries=2000)
 

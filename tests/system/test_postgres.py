@@ -202,12 +202,12 @@ def sql_of(document):
 
 @pytest.fixture
 def documented():
-    """A database and its roles as the documentation makes them; the statements that are still to be run."""
-    first, grants = sql_of(Path(__file__).parents[2] / "docs" / "postgresql.md")
+    """A database and its roles as the documentation makes them; the grants, and what lets old entries be deleted."""
+    first, grants, limited = sql_of(Path(__file__).parents[2] / "docs" / "postgresql.md")
     server = cluster()
     for statement in first:
         server.sql(statement)
-    yield grants
+    yield grants, limited
     server.remove("otpbridge")
     server.sql("DROP ROLE otpbridge")
     server.sql("DROP ROLE otpbridge_owner")
@@ -222,7 +222,8 @@ def test_the_roles_of_the_documentation_can_do_what_they_must_and_no_more(folder
     for said in ("has schema 0001 now", "already"):
         done = subprocess.run([*CLI, *arguments], check=True, capture_output=True, text=True)
         assert said in done.stdout
-    for statement in documented:
+    grants, limited = documented
+    for statement in grants:
         server.sql(statement, "otpbridge")
     with daemon:
         keys = provision(daemon, ["alice", "bob"], kind=Kind.YUBIOTP)
@@ -246,3 +247,18 @@ def test_the_roles_of_the_documentation_can_do_what_they_must_and_no_more(folder
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(statement)
+    for statement in limited:
+        server.sql(statement, "otpbridge")
+    with daemon, daemon.client() as client:
+        assert not client.verify("alice", "nothing").ok
+        daemon.check_audit()
+    entries = server.sql("SELECT count(*) FROM audit", "otpbridge")[0][0]
+    for sequence, days in ((900, 89), (901, 91)):
+        server.sql(
+            f"INSERT INTO audit (sequence, entry, mac) SELECT {sequence}, "
+            f"json_build_object('at', extract(epoch FROM now()) - {days} * 86400)::text, ''",
+            "otpbridge",
+        )
+    with server.connect("otpbridge", "otpbridge") as connection:
+        assert connection.execute("DELETE FROM audit").rowcount == 1
+        assert connection.execute("SELECT count(*) FROM audit").fetchone() == (entries + 1,)
