@@ -178,7 +178,7 @@ def test_the_longest_messages_go_through(serve, ca, certificates):
 
 def test_half_a_handshake_holds_nobody_up(serve, ca, certificates):
     """Connections that say nothing take all places of their address and nearly all in all; others are let in."""
-    rig, port = serve(most=6, most_per_address=4)
+    rig, port = serve(most=6, most_per_address=4, seconds=600)
     with rig:
         idle = [
             socket.create_connection(("127.0.0.1", port), SECONDS, source_address=(f"127.0.0.{number}", 0))
