@@ -50,9 +50,9 @@ _FRESH_SECONDS = 1.0
 @run_dir_option
 @click.pass_obj
 def exporter(session: Session, listen: str, path: Path | None) -> None:
-    """Serve the daemon's numbers to Prometheus, at /metrics.
+    """Serve the daemon's numbers to Prometheus.
 
-    It runs as a user of its own, which otpbridge.toml names as a caller with the right `metrics`. With the daemon
+    They are at /metrics. It runs as a user of its own, which otpbridge.toml names as a caller with the right `metrics`. With the daemon
     away it goes on and says otpbridge_up 0. SIGTERM ends it.
     """
     if importlib.util.find_spec("prometheus_client") is None:
