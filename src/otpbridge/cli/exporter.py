@@ -52,8 +52,8 @@ _FRESH_SECONDS = 1.0
 def exporter(session: Session, listen: str, path: Path | None) -> None:
     """Serve the daemon's numbers to Prometheus.
 
-    They are at /metrics. It runs as a user of its own, which otpbridge.toml names as a caller with the right `metrics`. With the daemon
-    away it goes on and says otpbridge_up 0. SIGTERM ends it.
+    They are at /metrics. It runs as a user of its own, which otpbridge.toml names as a caller with the right
+    `metrics`. With the daemon away it goes on and says otpbridge_up 0. SIGTERM ends it.
     """
     if importlib.util.find_spec("prometheus_client") is None:
         raise CommandError(
