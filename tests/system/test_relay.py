@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -220,7 +221,10 @@ def test_status_of_a_relay_and_of_its_centre(fleet, web1):
     assert own["connections"] >= 1
     assert "reachable" in otpbridge(web1, "status").stdout
     assert f"a relay of {fleet.address}" in otpbridge(web1, "doctor").stdout
-    assert otpbridge(fleet.centre, "status").returncode == 0
+    issue(fleet.centre, "soon", fleet.folder / "soon.pem", "--days", "3")
+    warned = otpbridge(fleet.centre, "status").stdout
+    assert re.search(r"the relay certificate of soon ends on .*: otpbridge relay issue soon", warned)
+    assert "certificate of web1" not in warned
 
 
 def test_sixty_four_logins_at_once(fleet, web1):

@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 2.0
 _MOST_CONNECTIONS = 16_384
-_RENEW_DAYS = 30
+WARN_SECONDS = 30 * 86_400
+"""A certificate that ends sooner is worth a warning; our own is made anew."""
 _LARGEST_ID = 1 << 32
 
 
@@ -155,6 +156,8 @@ class Centre:
             if settings.key is not None:
                 chain += b"\n" + tls.read(settings.certificate, secret=False)
             self._own = _Own(_end_of(chain, settings.certificate), _stamped(key, settings.certificate))
+            if self._own.end - self._desk.clock() < WARN_SECONDS:
+                log.warning("%s: this machine's certificate ends within 30 days: renew it", settings.certificate)
             return tls.for_centre(chain, tls.read(settings.authority, secret=False))
         issuer = await self.issuer()
         names = settings.names or (socket.gethostname(),)
@@ -166,7 +169,7 @@ class Centre:
         own = self._own
         if own.files:
             return own.end == 0 or own.files != _stamped(*(path for path, _ in own.files))
-        return own.end - self._desk.clock() < _RENEW_DAYS * 86_400
+        return own.end - self._desk.clock() < WARN_SECONDS
 
     # --- what they are answered ---
 

@@ -11,7 +11,7 @@ from otpbridge.config import host_name
 from otpbridge.daemon.desk import Desk, event, invalid
 from otpbridge.daemon.pages import send_but_last
 from otpbridge.daemon.relay import authority
-from otpbridge.daemon.relay.centre import Centre
+from otpbridge.daemon.relay.centre import WARN_SECONDS, Centre
 from otpbridge.store import relays
 from otpbridge.store.relays import Issued
 from otpbridge.store.writer import Transaction
@@ -31,8 +31,6 @@ from otpbridge.wire.service import Call, VarlinkError
 
 _DAYS = 365
 _MOST_DAYS = 3650
-WARN_SECONDS = 30 * 86_400
-"""A certificate that ends sooner is worth a warning."""
 _SERIAL = re.compile(r"[0-9a-f]{1,40}")
 
 
