@@ -73,6 +73,7 @@ def serving(
     limits: Limits | None = None,
     sock: socket.socket | None = None,
     tls: Tls | None = None,
+    share: float = 1.0,
     **options: Any,
 ) -> Iterator[Rig]:
     """A running server with these handlers. At the end it is drained, and nothing may be left."""
@@ -92,7 +93,7 @@ def serving(
     thread = threading.Thread(target=event_loop.run_forever)
     thread.start()
     try:
-        server = Server(service, sock or bound(path), name="test", tls=tls)
+        server = Server(service, sock or bound(path), name="test", tls=tls, share=share)
         rig = Rig(path, event_loop, server)
         rig.run(server.start())
         try:

@@ -133,6 +133,9 @@ class Connection:
         elif self._call is not None:
             # Nobody reads now, so nobody has seen the end: ask the kernel.
             overdue = not self._reading and self._stream.is_gone()
+        elif self._held:
+            # It is us who do not read.
+            overdue = False
         elif len(self._splitter) and now - self._partial_since > limits.frame_seconds:
             overdue = True
         else:
@@ -162,7 +165,7 @@ class Connection:
     def _read(self) -> None:
         if self._closed or self._has_to_wait():
             return
-        begun = time.monotonic() if self._shares is not None else 0.0
+        begun = time.thread_time() if self._shares is not None else 0.0
         try:
             data = self._stream.recv(self._limit)
         except (BlockingIOError, InterruptedError):
@@ -183,7 +186,7 @@ class Connection:
             self._partial_since = self._server.now
         self._splitter.feed(data)
         if self._shares is not None:
-            self._shares.charge(self.peer.key, time.monotonic() - begun, time.monotonic())
+            self._shares.charge(self.peer.key, time.thread_time() - begun, time.monotonic())
         self._pump()
 
     def _end_of_input(self) -> None:
@@ -255,10 +258,11 @@ class Connection:
         if self._shares is None:
             self._serve(frame)
             return
-        begun = time.monotonic()
+        # Not by the clock on the wall: what others use of the machine meanwhile is not the caller's.
+        begun = time.thread_time()
         self._serve(frame)
-        now = time.monotonic()
-        self._shares.charge(self.peer.key, now - begun + (0.0 if self._call is None else CALL), now)
+        used = time.thread_time() - begun + (0.0 if self._call is None else CALL)
+        self._shares.charge(self.peer.key, used, time.monotonic())
 
     def _serve(self, frame: bytes) -> None:
         server = self._server

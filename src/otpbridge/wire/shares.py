@@ -10,6 +10,7 @@ _BURST = 0.005
 """Seconds that a caller may use at once."""
 _SHORTEST_WAIT = 0.01
 """So that what a caller may do comes in pieces that are worth a turn."""
+_LONGEST_WAIT = 1.0
 CONNECTION = 0.000_03
 """Seconds that a connection is put down with."""
 CALL = 0.000_15
@@ -31,7 +32,7 @@ class Shares:
     def wait(self, caller: int | str, now: float) -> float:
         """How many seconds a caller has to wait for its next turn; 0 where it is now."""
         over = self._left(caller, now) - _BURST
-        return max(over / self._share, _SHORTEST_WAIT) if over > 0 else 0.0
+        return min(max(over / self._share, _SHORTEST_WAIT), _LONGEST_WAIT) if over > 0 else 0.0
 
     def tidy(self, now: float) -> None:
         """Forget callers who have used nothing for a while."""
