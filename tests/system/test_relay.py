@@ -31,6 +31,7 @@ CODE = "123456"
 HOSTS = """
 [relays.hosts.web1]
 [relays.hosts.web2]
+[relays.hosts.gone]
 [relays.hosts.narrow]
 users = ["alice"]
 stacks = ["default"]
@@ -304,18 +305,18 @@ def test_people_on_a_host_ask_about_themselves_alone(fleet, web1):
 def test_revoking_ends_connections_at_once(fleet, someone):
     """A login that has its prompt already is not judged any more, and no new connection is let in."""
     user, key = someone
-    with fleet.relay("web2", folder=fleet.folder / "revoked") as relay, relay.client() as otp:
+    with fleet.relay("gone", folder=fleet.folder / "revoked") as relay, relay.client() as otp:
         with otp.begin(user) as talk:
-            done = json.loads(otpbridge(fleet.centre, "--json", "relay", "revoke", "web2").stdout)
+            done = json.loads(otpbridge(fleet.centre, "--json", "relay", "revoke", "gone").stdout)
             assert done["closed"] >= 1
             talk.answer(key.code())
             assert talk.verdict is Verdict.AUTHINFO_UNAVAIL
         assert otp.verify(user, key.code()).verdict is Verdict.AUTHINFO_UNAVAIL
     assert verdicts(fleet.centre, user) == []
-    fleet.centre.wait_for("of web2 is revoked")
-    assert otpbridge(fleet.centre, "relay", "revoke", "web2").returncode == 1
-    issue(fleet.centre, "web2", fleet.folder / "again.pem")
-    with fleet.relay("web2", certificate=fleet.folder / "again.pem", folder=fleet.folder / "again") as relay:
+    fleet.centre.wait_for("of gone is revoked")
+    assert otpbridge(fleet.centre, "relay", "revoke", "gone").returncode == 1
+    issue(fleet.centre, "gone", fleet.folder / "again.pem")
+    with fleet.relay("gone", certificate=fleet.folder / "again.pem", folder=fleet.folder / "again") as relay:
         assert verified(relay, user, key.code())
 
 
