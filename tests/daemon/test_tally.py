@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from stackrig import SEED, Bench
+from storerig import run, running
 
 from otpbridge.daemon.tally import MOST, OTHER, Tally, Why, why_of
-from otpbridge.model import Outcome, Verdict
+from otpbridge.errors import StoreError
+from otpbridge.model import Outcome, Secret, Verdict
 from otpbridge.store.histogram import Histogram
 
 REFUSED = Outcome(Verdict.AUTH_ERR, "wrong code")
@@ -59,3 +62,32 @@ def test_a_histogram_holds_each_value_in_the_bucket_that_ends_at_or_above_it():
         histogram.observe(value)
     assert histogram.counts == [2, 2, 1, 2]
     assert histogram.sum == pytest.approx(113.5)
+
+
+def test_verdicts_without_a_store_are_counted_too(tmp_path, monkeypatch):
+    """A store that cannot be read makes numbers: refusals that are no fault of whoever logs in."""
+
+    async def lost(*_):
+        raise StoreError("the disk has gone")
+
+    async def whole():
+        async with running(tmp_path) as rig:
+            await rig.token(seed=Secret(SEED))
+            bench = Bench(rig)
+            begun, _ = await bench.judge.begin(bench.subject())
+            with monkeypatch.context() as patch:
+                patch.setattr(rig.store, "candidate", lost)
+                assert (await bench.judge.check(bench.subject(), ["123456"])).verdict is Verdict.AUTHINFO_UNAVAIL
+                assert (await bench.judge.begin(bench.subject()))[1].verdict is Verdict.AUTHINFO_UNAVAIL
+                assert (await bench.judge.answer(begun, ["123456"])).verdict is Verdict.AUTHINFO_UNAVAIL
+                assert (await bench.judge.account(bench.subject())).verdict is Verdict.AUTHINFO_UNAVAIL
+            return bench.judge.tally
+
+    tally = run(whole())
+    assert tally.verdicts == {
+        ("none", "sshd", "none", "authinfo_unavail"): 2,
+        ("default", "sshd", "none", "authinfo_unavail"): 1,
+    }
+    assert tally.accounts == {("sshd", "authinfo_unavail"): 1}
+    assert tally.reasons[Why.STORE] == 3
+    assert sum(tally.seconds.counts) == 3

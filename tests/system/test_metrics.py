@@ -299,16 +299,20 @@ def test_prometheus_scrapes_what_the_command_prints():
             assert fetched(address, path=path)[0] == 404
 
 
+def is_up(address):
+    return samples(fetched(address)[2])["otpbridge_up",]
+
+
 def test_a_daemon_that_is_away_is_a_number_until_it_is_back():
     """The exporter outlives the daemon, and needs no restart."""
     with private_folder() as folder:
         daemon = Daemon(folder)
         with exporting(daemon) as address:
-            assert of(samples(fetched(address)[2]), "up") == 0
+            assert is_up(address) == 0
             with daemon:
-                while not of(samples(fetched(address)[2]), "up"):
+                while not is_up(address):
                     pass
-            while of(samples(fetched(address)[2]), "up"):
+            while is_up(address):
                 pass
             assert fetched(address)[0] == 200
 
