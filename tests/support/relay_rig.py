@@ -124,6 +124,10 @@ class Wire:
         """From now on, what the centre says is lost; what is said to it arrives."""
         self._holds = True
 
+    def release(self) -> None:
+        """What the centre says arrives again."""
+        self._holds = False
+
     def cut(self) -> None:
         """End all connections, and go on taking new ones."""
         for line in tuple(self._lines):
@@ -139,9 +143,14 @@ class Wire:
         while True:
             try:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._port))
             except OSError:
                 return
+            try:
+                server = socket.create_connection(("127.0.0.1", self._port))
+            except OSError:
+                # There is no centre now, so there is none behind this line either.
+                client.close()
+                continue
             self._lines |= {client, server}
             self._start(self._carry, client, server)
             self._start(self._carry, server, client)

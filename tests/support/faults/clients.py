@@ -32,6 +32,8 @@ from otpbridge.client import Client
 from otpbridge.errors import RemoteError, UnavailableError
 from otpbridge.model import Kind
 
+LISTS = (Kind.RECOVERY, Kind.REGISTRATION)
+"""Kinds whose codes were written down, and are good in any order."""
 DIGITS = 8
 """So many that a code hardly ever fits by chance where it was not meant to."""
 PERIOD = 900
@@ -57,10 +59,10 @@ class Token:
 
     @property
     def ordered(self) -> bool:
-        return self.kind != Kind.RECOVERY
+        return self.kind not in LISTS
 
     def code(self, step: int) -> str:
-        if self.kind == Kind.RECOVERY:
+        if self.kind in LISTS:
             return self.about["codes"][step]
         if self.kind == Kind.YUBIOTP:
             about = self.about
@@ -74,7 +76,7 @@ class Token:
         """A code of the right form, of no step that could be tried."""
         if self.kind == Kind.YUBIOTP:
             return self.about["public_id"] + "".join(chance.choices("cbdefghijklnrtuv", k=32))
-        if self.kind == Kind.RECOVERY:
+        if self.kind in LISTS:
             return "".join(c if c == "-" else chance.choice("0123456789ABCDEFGHJKMNPQRSTVWXYZ") for c in self.code(0))
         near = {self.code(step) for step in (self.next + far for far in _NEAR) if step >= 0}
         return next(
@@ -156,8 +158,8 @@ class Load:
 
     def _saw(self, seen: Attempt) -> str:
         self._tell(astuple(seen))
-        if seen.outcome == CUT:
-            # Nobody there: not at once again.
+        if seen.outcome in UNKNOWN:
+            # Something is broken: not at once again.
             self._over.wait(_PAUSE)
         return seen.outcome
 

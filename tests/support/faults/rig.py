@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
 
-from daemon_rig import SECONDS, Daemon, plain_environment, provision
+from daemon_rig import LONG, SECONDS, Daemon, plain_environment, provision
 
 from faults import clients
 from faults.clients import DIGITS, PERIOD, WINDOW, Token
@@ -39,17 +39,19 @@ source_limit = 100000
 [stacks.default]
 rules = ["sufficient totp window={WINDOW} drift=0", "sufficient hotp", "sufficient yubiotp", "required recovery"]
 """
+FAULT_SECONDS = float(os.environ.get("OTPBRIDGE_FAULT_SECONDS") or (300 if LONG else 0))
+"""For how long a test goes on once each fault had its turn."""
 TIMEOUT = 8.0
 """Seconds that clients wait for an answer."""
 SLACK = 4.0
 """Seconds that a client, on a busy machine, may take longer to notice that its time is up."""
-ANSWERS = 250
+ANSWERS = 250 if LONG else 150
 """How many there are before a fault, and after it."""
 _PROCESSES = 2
 _THREADS = 5
 _PROBED = 24
 _VETERANS = 30
-_EACH = {Kind.TOTP: 16, Kind.HOTP: 8, Kind.YUBIOTP: 4, Kind.RECOVERY: 2}
+_EACH = {Kind.TOTP: 16, Kind.HOTP: 8, Kind.YUBIOTP: 4, Kind.RECOVERY: 2, Kind.REGISTRATION: 4}
 """Tokens of a round."""
 
 
@@ -208,6 +210,17 @@ class Rounds:
         self._report(strike.__name__, history, findings, time.monotonic() - begun)
         assert findings == [], self._say(history, findings)
         self._remember(tokens, history)
+
+    def play_each(self, every: Sequence[Callable[[Rounds], None]], *, short: int) -> None:
+        """Each fault in turn, in an order of chance; then more of them for as long as is wanted.
+
+        In the short form so many of them, others each time.
+        """
+        until = time.monotonic() + FAULT_SECONDS
+        for strike in self.chance.sample(every, len(every) if LONG else min(short, len(every))):
+            self.play(strike)
+        while time.monotonic() < until:
+            self.play(self.chance.choice(every))
 
     def close(self) -> None:
         self.crowd.close()
