@@ -299,6 +299,20 @@ def test_prometheus_scrapes_what_the_command_prints():
             assert fetched(address, path=path)[0] == 404
 
 
+def test_a_proxy_on_this_machine_needs_no_port():
+    """On a Unix socket there is the same page, also after an exporter that died has left its socket there."""
+    with private_folder() as folder, Daemon(folder) as daemon:
+        path = folder / "metrics"
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(os.fspath(path))
+        with exporting(daemon, "--socket", path), socket.socket(socket.AF_UNIX) as proxy:
+            proxy.settimeout(SECONDS)
+            proxy.connect(os.fspath(path))
+            proxy.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            answer = b"".join(iter(lambda: proxy.recv(65536), b""))
+        assert of(samples(answer.partition(b"\r\n\r\n")[2].decode()), "up") == 1
+
+
 def is_up(address):
     return samples(fetched(address)[2])["otpbridge_up",]
 
