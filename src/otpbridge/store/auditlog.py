@@ -11,6 +11,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -83,7 +84,7 @@ class AuditLog:
         sequence, mac = self._head.run(cursor).fetchone()
         key = self._key.reveal()
         rows: list[AuditRow] = []
-        values: list[dict[str, Any]] = []
+        values: list[tuple[int, str | None, str | None, str, bytes]] = []
         for at, event in events:
             line = _Line(
                 at / 1000,
@@ -104,24 +105,20 @@ class AuditLog:
             sequence += 1
             mac = hmac.digest(key, bytes(mac) + sequence.to_bytes(8, "big") + entry, hashlib.sha256)
             rows.append(AuditRow(sequence, entry.decode()))
-            values.append({"s": sequence, "c": event.client, "n": event.user, "e": rows[-1].entry, "m": mac})
+            values.append((sequence, event.client, event.user, rows[-1].entry, mac))
         self._insert(cursor, values)
         self._move.run(cursor, s=sequence, m=mac)
         return rows
 
-    def _insert(self, cursor: Any, values: Sequence[dict[str, Any]]) -> None:
+    def _insert(self, cursor: Any, values: Sequence[tuple[int, str | None, str | None, str, bytes]]) -> None:
         """Insert in few statements: each costs the writer the interpreter lock, which all others want too."""
         if self._append_rows is not None:
-            rows = [(row["s"], row["c"], row["n"], row["e"], row["m"].hex()) for row in values]
-            self._append_rows.run(cursor, rows=json_rows(rows))
+            self._append_rows.run(cursor, rows=json_rows([(*row[:-1], row[-1].hex()) for row in values]))
             return
         done = 0
         for size, statement in self._appends:
             while len(values) - done >= size:
-                block = values[done : done + size]
-                statement.run(
-                    cursor, **{f"{name}{place}": v for place, row in enumerate(block) for name, v in row.items()}
-                )
+                statement.run_in_order(cursor, [*chain.from_iterable(values[done : done + size])])
                 done += size
 
     def check(self, connection: Connection, anchor: str | None = None) -> AuditCheck:

@@ -58,6 +58,10 @@ class Prepared:
         self._names: Sequence[str] = compiled.positiontup or ()
         self._fixed: dict[str, Any] = {**compiled.params, **fixed}
 
+    def run_in_order(self, cursor: Any, values: Sequence[Any]) -> None:
+        """Execute with values in the order of its parameters, for SQLite: with many, that is much quicker."""
+        cursor.execute(self.sql, values)
+
     def run(self, cursor: Any, **values: Any) -> Any:
         """Execute on a cursor; returns the cursor."""
         everything = self._fixed | values
@@ -255,7 +259,7 @@ def head() -> Select[Any]:
 
 
 def append(rows: int) -> Executable:
-    """So many audit rows at once, for SQLite, bound as s0, c0, n0, e0, m0, s1, …"""
+    """So many audit rows at once, for SQLite, bound in the order of `tables.audit`, row by row."""
     return insert(tables.audit).values(
         [
             {
