@@ -9,7 +9,7 @@ PYTEST_ARGS ?= -n auto
 KEEP ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo portal-demo test test-device coverage lint bench bench-peers bench-limits pam fuzz soak lock clean
+.PHONY: help demo portal-demo test test-device coverage lint bench bench-peers bench-limits pam fuzz soak faults lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 21
@@ -77,7 +77,12 @@ fuzz: .venv/.ready ## long fuzzing, each target for FUZZ_SECONDS=600; what it fi
 	    $(PY) -m pytest -n auto -rA --show-capture=stdout -m campaign -k test_fuzzing tests/fuzz tests/pam/test_fuzzing.py
 
 soak: .venv/.ready pam ## long form of the races and crashes that `make test` runs in short
-	OTPBRIDGE_LONG=1 $(PY) -m pytest -n 1 -m campaign tests/system tests/conformance
+	OTPBRIDGE_LONG=1 $(PY) -m pytest -n 1 -m campaign --ignore=tests/system/faults tests/system tests/conformance
+
+faults: .venv/.ready ## break daemons, disks, servers and networks under load: FAULT_SECONDS=300 in each place, FAULT_SEED=…
+	@scripts/system-packages pam test
+	OTPBRIDGE_LONG=1 OTPBRIDGE_FAULT_SECONDS=$(FAULT_SECONDS) OTPBRIDGE_FAULT_SEED=$(FAULT_SEED) \
+	    $(PY) -m pytest -s -p no:randomly -p no:xdist tests/system/faults
 
 lock: ## renew the hashed locks (needs uv)
 	uv pip compile pyproject.toml --all-extras --group dev --generate-hashes --universal --python-version 3.11 \
