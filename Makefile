@@ -4,8 +4,9 @@ PY := .venv/bin/python
 PYTHON ?= python3
 export PYTHON
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# Coverage is measured by `make coverage`; tests run on as many cores as there are.
-PYTEST_ARGS ?= -n auto
+# Coverage is measured by `make coverage`. Tests wait for other processes as long as they compute, so two share a core;
+# each worker takes tests that stand together, which share what they start.
+PYTEST_ARGS ?= -n $(shell expr 2 \* $$(nproc)) --dist worksteal
 KEEP ?=
 
 .DEFAULT_GOAL := help

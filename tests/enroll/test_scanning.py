@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import random
 
@@ -28,8 +29,9 @@ def code(text=URI, *, scale=4, border=4, dark="#000", light="#fff", error="l"):
     return Image.open(out).convert("RGB")
 
 
+@functools.cache
 def page(width, height, ground="#fff", ink="#222", *, words=True):
-    """A page full of text."""
+    """A page full of text, which takes long to draw: the same one each time, to be copied before it is drawn on."""
     drawn = Image.new("RGB", (width, height), ground)
     pen, chosen = ImageDraw.Draw(drawn), random.Random(7)
     letters = "abcdefghij klmnop qrst uvwxyz 0123456789 #[]|_"
@@ -97,7 +99,7 @@ def test_an_inverted_code_without_a_quiet_zone_is_read_on_a_light_page(scale):
 
 def test_a_frame_around_a_code_is_no_hindrance():
     """A card with a line around it, on a black page, without a quiet zone."""
-    shown = page(1200, 800, "#000", "#ccc", words=False)
+    shown = page(1200, 800, "#000", "#ccc", words=False).copy()
     ImageDraw.Draw(shown).rectangle((480, 280, 720, 520), outline="#fff")
     assert texts(put(shown, code(border=0), 510, 310)) == [URI]
 
