@@ -4,7 +4,7 @@ PY := .venv/bin/python
 PYTHON ?= python3
 export PYTHON
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# Coverage is measured by `make coverage`. Tests wait for other processes as long as they compute, so two share a core;
+# Coverage is measured by `make coverage`. Tests wait about as long as they compute, so two share a core;
 # each worker takes tests that stand together, which share what they start.
 PYTEST_ARGS ?= -n $(shell expr 2 \* $$(nproc)) --dist worksteal
 KEEP ?=

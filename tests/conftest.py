@@ -1,4 +1,4 @@
-"""Order for all tests: the long ones first, so that no core stands idle at the end while another is at one of them."""
+"""The order of all tests: long ones first, so that no core stands idle at the end while another is at one of them."""
 
 from __future__ import annotations
 
