@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -24,6 +25,7 @@ from otpbridge.store.chain import BEGINNING, HEAD, AuditRow, BrokenChainError, C
 from otpbridge.store.statements import Prepared, json_rows
 
 _BLOCKS = (64, 16, 4, 1)
+_PIECE = 500
 
 _encode = msgspec.json.Encoder().encode
 
@@ -121,8 +123,11 @@ class AuditLog:
                 statement.run_in_order(cursor, [*chain.from_iterable(values[done : done + size])])
                 done += size
 
-    def check(self, connection: Connection, anchor: str | None = None) -> AuditCheck:
-        """Walk the whole chain. `anchor` is one that an earlier check gave. Raises ValueError for a bad anchor."""
+    def check(self, connection: Connection, anchor: str | None = None, *, rest: float = 0.0) -> AuditCheck:
+        """Walk the whole chain. `anchor` is one that an earlier check gave. Raises ValueError for a bad anchor.
+
+        After each piece it rests for `rest` times as long as that took, for others to work.
+        """
         expected = parse_anchor(anchor) if anchor else None
         found = connection.execute(
             select(tables.meta.c.number, tables.meta.c.value).where(tables.meta.c.name == HEAD)
@@ -132,7 +137,7 @@ class AuditLog:
         fault: str | None = None
         # Of this statement alone: options of the connection would be those of all that follow.
         rows = connection.execute(
-            select(tables.audit).order_by(tables.audit.c.sequence), execution_options={"yield_per": 1000}
+            select(tables.audit).order_by(tables.audit.c.sequence), execution_options={"yield_per": _PIECE}
         )
         try:
             begins = mark = retention.begins(connection, self.chain)
@@ -142,12 +147,15 @@ class AuditLog:
                     "together with the archive, otpbridge audit verify --anchor ANCHOR FILE"
                 )
             _compare(mark, expected)
-            for sequence, client, name, entry, stored in rows:
-                mark = self.chain.follow(mark, sequence, entry.encode(), bytes(stored))
-                about = _decode_about(entry)
-                if (client, name) != (about.client, about.user):
-                    raise BrokenChainError(f"entry {sequence} is put down to somebody whom it is not about")
-                _compare(mark, expected)
+            for piece in rows.partitions():
+                begun = time.perf_counter()
+                for sequence, client, name, entry, stored in piece:
+                    mark = self.chain.follow(mark, sequence, entry.encode(), bytes(stored))
+                    about = _decode_about(entry)
+                    if (client, name) != (about.client, about.user):
+                        raise BrokenChainError(f"entry {sequence} is put down to somebody whom it is not about")
+                    _compare(mark, expected)
+                time.sleep(rest * (time.perf_counter() - begun))
             _check_end(mark, head, expected)
         except BrokenChainError as error:
             fault = str(error)
