@@ -142,7 +142,7 @@ def _logins(axes: Any, results: Record) -> None:
 
 
 def _socket(axes: Any, results: Record) -> None:
-    for mode, label, style in (("kept", "kept", "-"), ("each", "one per call", "--")):
+    for mode, label, style, above in (("kept", "kept", "-", 5), ("each", "one per call", "--", -12)):
         for scenario, name, colour in (("bare", "bare loop", _BARE), ("socket", "otpbridge", _OURS)):
             found = results[scenario][mode]
             rates = [middle(samples, "rate") for samples in found.values()]
@@ -150,7 +150,7 @@ def _socket(axes: Any, results: Record) -> None:
             axes.annotate(
                 f"{rates[-1]:,.0f}",
                 (len(rates) - 1, rates[-1]),
-                xytext=(0, 5),
+                xytext=(0, above),
                 textcoords="offset points",
                 ha="center",
             )

@@ -44,6 +44,8 @@ class Plan:
     guess_rounds: int
     kills: int
     cuts: int
+    minutes: float
+    """What the whole should take at most: after three quarters of it, scenarios have one round each."""
     slow_ms: int = 5
 
     @property
@@ -74,6 +76,7 @@ FULL = Plan(
     guess_rounds=40,
     kills=10,
     cuts=10,
+    minutes=15,
 )
 
 QUICK = Plan(
@@ -98,6 +101,7 @@ QUICK = Plan(
     guess_rounds=10,
     kills=2,
     cuts=2,
+    minutes=4,
 )
 
 SMOKE = Plan(
@@ -122,5 +126,6 @@ SMOKE = Plan(
     guess_rounds=1,
     kills=1,
     cuts=1,
+    minutes=60,
     slow_ms=1,
 )

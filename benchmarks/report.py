@@ -48,9 +48,9 @@ def markdown(results: Record, chart: str) -> str:
 def _circumstances(results: Record) -> list[str]:
     about = results["machine"]
     made = f"""Made by `{results["command"]}` on {about["date"]}, in {results["minutes"]:.0f} minutes.
-Figures are medians of {results["plan"]["rounds"]} rounds. What is compared was measured in turn, and a ratio is the
-median of the rounds' ratios. Rounds in which others used more than {DISTURBED} of a core are left out where {ENOUGH}
-better ones remain."""
+Figures are medians of {results["plan"]["rounds"]} rounds, or fewer where the machine was slow. What is compared was
+measured in turn, and a ratio is the median of the rounds' ratios. Rounds in which others used more than {DISTURBED}
+of a core are left out where {ENOUGH} better ones remain."""
     machine = f"""Machine: {about["processor"]}, {about["cores"]} cores, {about["memory_gib"]} GiB; Linux
 {about["kernel"]}, {about["file_system"]}, {about["flush_ms"]:.3f} ms to flush 4 KiB; Python {about["python"]}. Load
 average before: {about["load_before"]:.2f}. Cores taken by others while it was measured, the kernel's own threads

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from plan import Plan
 from stacks import Services
 
 HERE = Path(__file__).resolve().parent
+_TIME_FOR_ROUNDS = 0.75
 Say = Callable[[str], None]
 Record = dict[str, Any]
 
@@ -33,6 +35,7 @@ class Rig:
     native: Native
     services: Services
     secret: bytes = field(repr=False)
+    begun: float = field(default_factory=time.monotonic)
 
     @classmethod
     def make(cls, folder: Path, module: Path, plan: Plan, say: Say) -> Rig:
@@ -42,9 +45,12 @@ class Rig:
         return cls(folder, copied, plan, say, Native(folder), Services(folder / "pam.d"), secrets.token_bytes(32))
 
     def rounds(self, count: int | None = None) -> Iterator[int]:
-        """The numbers of the rounds, each told as it begins."""
+        """The numbers of the rounds, each told as it begins; one alone where time has become short."""
         count = self.plan.rounds if count is None else count
         for number in range(1, count + 1):
+            if number > 1 and time.monotonic() - self.begun > 60 * self.plan.minutes * _TIME_FOR_ROUNDS:
+                self.say("  no further rounds: time has become short")
+                return
             self.say(f"  round {number} of {count}")
             yield number
 
