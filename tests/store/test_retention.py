@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import delete, insert, select, update
-from storerig import NOW, checked, opened, run, running
+from storerig import NOW, checked, only, opened, run, running
 
 from otpbridge.config import Config
 from otpbridge.daemon import archiving
@@ -175,6 +175,7 @@ def crash(monkeypatch, place, name, count):
             yield
 
 
+@only("sqlite")
 @pytest.mark.parametrize(
     "where",
     [

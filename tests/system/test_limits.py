@@ -84,6 +84,7 @@ def beset():
         yield daemon, keys
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("what", ATTACKS)
 def test_others_log_in_whatever_one_user_does(beset, what):
     """Floods, calls without a pause, replies that are not read, messages without an end: all others are served.
@@ -99,6 +100,7 @@ def test_others_log_in_whatever_one_user_does(beset, what):
         assert resident_mib(daemon.pid) - before < MOST_MIB
 
 
+@pytest.mark.campaign
 def test_ten_thousand_who_say_nothing_get_as_many_places_as_there_are(beset):
     """Of each user so many, of all together so many; the others are closed at once, and root finds room."""
     daemon, keys = beset
