@@ -24,7 +24,10 @@ _LARGEST_REQUEST = 32_768
 
 @click.group(epilog=example("otpbridge relay issue web1.example", "otpbridge relay revoke web1.example"))
 def relay() -> None:
-    """Let hosts ask this daemon over the network (docs/relay.md)."""
+    """Let hosts ask this daemon over the network.
+
+    Each needs a certificate, and an entry in the configuration: docs/relay.md.
+    """
 
 
 @relay.command(
