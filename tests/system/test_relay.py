@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -445,6 +446,37 @@ def test_a_relay_does_not_start_with_a_key_that_others_can_read(fleet):
     assert "others can read it (mode 0644); chmod 0600" in relay.refused()
     missing = fleet.relay("web1", certificate=fleet.folder / "none.pem", folder=fleet.folder / "none-here")
     assert "otpbridge relay issue HOST" in missing.refused()
+
+
+def test_a_private_key_need_not_leave_its_host(fleet, someone):
+    """A request that openssl made on the host is enough; something else is no request."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    user, key = someone
+    home = fleet.folder / "own-key"
+    home.mkdir()
+    made = [
+        "openssl",
+        "req",
+        "-new",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-noenc",
+        "-subj",
+        "/CN=x",
+    ]
+    subprocess.run([*made, "-keyout", home / "relay.key", "-out", home / "csr"], check=True, capture_output=True)
+    certificate = issue(fleet.centre, "web1", home / "web1.pem", "--request", os.fspath(home / "csr"))
+    assert "PRIVATE KEY" not in certificate.read_text()
+    separately = f'key = "{home}/relay.key"'
+    with fleet.relay("web1", certificate=certificate, folder=home, settings=separately) as relay:
+        assert verified(relay, user, key.code())
+    words = ("relay", "issue", "web1", "--request", home / "relay.key", "--out", home / "not-written.pem")
+    refused = otpbridge(fleet.centre, *words)
+    assert refused.returncode == 2
+    assert "not a certificate request" in refused.stderr
 
 
 def test_the_command_line_makes_a_relay(fleet, someone):
