@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 
 import pytest
+from certificates import CLIENT, Ca
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from stackrig import Bench
 from storerig import NOW, run, running
 
 from otpbridge.config import Right, parse
 from otpbridge.daemon.desk import Desk
 from otpbridge.daemon.policy import Authority, Rights
+from otpbridge.daemon.relay.authority import identify
 from otpbridge.daemon.relay.centre import Centre, RelayedCounter
+from otpbridge.errors import ConfigError
 from otpbridge.model import Caller, Enforcement, Kind, Secret, Verdict
 from otpbridge.store import users
 from otpbridge.wire.messages import ContextFields, Origin, RelayedAccount, RelayedBegin, RelayedCheck, RelayedContinue
@@ -159,3 +164,22 @@ def test_a_uid_that_is_none_is_refused(tmp_path):
             await centre.check("web1", "000000", uid=1 << 32)
 
     asking(tmp_path, work)
+
+
+@pytest.mark.parametrize(("names", "known"), [(1, True), (2, False)])
+def test_a_host_is_called_as_the_only_name_in_its_certificate(tmp_path, names, known):
+    """A certificate of several names is nobody's: it is not for the host to choose which one it is."""
+    path = tmp_path / "host.pem"
+    serial = Ca().issue(path, "web1", CLIENT, names=names)
+    der = x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(Encoding.DER)
+    if known:
+        assert (identify(der).name, identify(der).serial) == ("web1", serial)
+    else:
+        with pytest.raises(ConfigError, match="has 2 names"):
+            identify(der)
+
+
+def test_bytes_that_are_no_certificate_name_nobody():
+    """Whatever comes from outside is refused in the same way."""
+    with pytest.raises(ConfigError, match="cannot be read"):
+        identify(b"no certificate")

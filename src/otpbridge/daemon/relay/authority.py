@@ -28,6 +28,9 @@ _BACK = timedelta(minutes=5)
 """For clocks that are slow."""
 _SMALLEST_RSA = 2048
 
+UNREADABLE = (ValueError, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType)
+"""What reading a certificate may raise."""
+
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 
 
@@ -121,20 +124,23 @@ def identify(der: bytes) -> Host:
 
     The only dNSName, or where there is none the only common name (RFC 6125 §6.4.4).
     """
-    names: list[str] = []
     try:
         certificate = x509.load_der_x509_certificate(der)
-        others = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        names = others.get_values_for_type(x509.DNSName)
-    except x509.ExtensionNotFound:
-        pass
-    except ValueError:
+        names = _names(certificate)
+    except UNREADABLE:
         raise ConfigError("its certificate cannot be read") from None
-    if not names:
-        names = [str(found.value) for found in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if len(names) != 1 or not host_name(names[0].lower()):
         raise ConfigError(f"its certificate has {len(names)} names; it must have one, the name of the host")
     return Host(names[0].lower(), serial_of(certificate), end_of(certificate))
+
+
+def _names(certificate: x509.Certificate) -> list[str]:
+    try:
+        others = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = others.get_values_for_type(x509.DNSName)
+    except x509.ExtensionNotFound:
+        names = []
+    return names or [str(found.value) for found in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
 
 
 def serial_of(certificate: x509.Certificate) -> str:

@@ -265,4 +265,7 @@ def _end_of(chain: bytes, path: Path) -> int:
     found = tls.certificates(chain)
     if not found:
         raise ConfigError(f"{path}: holds no certificate (PEM)")
-    return authority.end_of(x509.load_pem_x509_certificate(found[0]))
+    try:
+        return authority.end_of(x509.load_pem_x509_certificate(found[0]))
+    except authority.UNREADABLE:
+        raise ConfigError(f"{path}: the certificate cannot be read") from None

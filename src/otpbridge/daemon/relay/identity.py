@@ -76,7 +76,7 @@ class Identity:
             return host, tls.for_host(chain, trusted)
         except ConfigError as error:
             raise ConfigError(f"{certificate}: {error}") from None
-        except ValueError:
+        except authority.UNREADABLE:
             raise ConfigError(f"{certificate}: the certificate cannot be read") from None
 
 
