@@ -12,13 +12,13 @@ from sqlalchemy import (
     Row,
     ScalarSelect,
     Select,
-    and_,
     delete,
     exists,
     insert,
     or_,
     select,
     true,
+    tuple_,
     update,
 )
 
@@ -184,12 +184,10 @@ def page(
     if not revoked:
         query = query.where(token.c.state != State.REVOKED)
     if after is not None:
+        # The first comparison is for the index.
         query = query.where(
-            or_(
-                user.c.client > after[0],
-                and_(user.c.client == after[0], user.c.name > after[1]),
-                and_(user.c.client == after[0], user.c.name == after[1], token.c.seq > after[2]),
-            )
+            tuple_(user.c.client, user.c.name) >= after[:2],
+            tuple_(user.c.client, user.c.name, token.c.seq) > after,
         )
     return [_stored(row) for row in connection.execute(query)]
 

@@ -9,13 +9,12 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
-    and_,
     delete,
     func,
     insert,
     literal_column,
-    or_,
     select,
+    tuple_,
     update,
 )
 
@@ -152,7 +151,8 @@ def page(
     if name is not None:
         query = query.where(user.c.name == name)
     if after is not None:
-        query = query.where(or_(user.c.client > after[0], and_(user.c.client == after[0], user.c.name > after[1])))
+        # As one comparison of rows: by it an index is entered, by OR of two it is read from its beginning.
+        query = query.where(tuple_(user.c.client, user.c.name) > after)
     return [
         UserState(
             _user(row),
