@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from otpbridge.store.postgres import line_of
+from otpbridge.store.vital import VitalThread
 
 _LOOK = 0.5
 
@@ -20,7 +21,7 @@ class Hangs:
         self._over = threading.Event()
         self._waiting: dict[int, tuple[float, socket.socket]] = {}
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name="store-hangs", daemon=True)
+        self._thread = VitalThread(target=self._run, name="store-hangs", daemon=True)
 
     def start(self) -> None:
         """Begin to look."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from otpbridge.store import postgres, statements
 from otpbridge.store.engine import snapshot
 from otpbridge.store.hangs import Hangs
 from otpbridge.store.statements import Prepared, json_rows
+from otpbridge.store.vital import VitalThread
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class PostgresReader:
         self._queue: queue.SimpleQueue[_Wanted | None] = queue.SimpleQueue()
         self._connection: Connection | None = None
         self._threads = ThreadPoolExecutor(_THREADS, "store-reader")
-        self._thread = threading.Thread(target=self._run, name="store-candidates", daemon=True)
+        self._thread = VitalThread(target=self._run, name="store-candidates", daemon=True)
         self._thread.start()
 
     async def candidate(self, client: str, name: str) -> Rows:

@@ -31,6 +31,7 @@ from otpbridge.store.chain import AuditRow
 from otpbridge.store.histogram import SECONDS, Histogram
 from otpbridge.store.lines import Line
 from otpbridge.store.settle import Ruling, Settled, Settlement, Settler
+from otpbridge.store.vital import VitalThread
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class Writer:
         self._committed = committed
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread = VitalThread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
     @property

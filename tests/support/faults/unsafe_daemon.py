@@ -38,9 +38,20 @@ def _wedged(self, batch, failure):
         job.future = self._loop.create_future()
 
 
+def _breaks(self, batch, patience):
+    """Fails where nothing catches it."""
+    if any(isinstance(job.work, settle.Settlement) for job in batch):
+        raise SystemExit
+    return _TRANSACT(self, batch, patience)
+
+
+_TRANSACT = writer.Writer._transact
+
+
 _FLAWS = {
     "forgets": (lines.SqliteLine, "commit", _forgets),
     "twice": (settle.Settler, "_spent", _twice),
+    "breaks": (writer.Writer, "_transact", _breaks),
     "silent": (writer.Writer, "_fail", _wedged),
 }
 

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from daemon_rig import private_folder
+from faults import strikes
 from faults.rig import CONFIG, campaign
 from faults.server_strikes import Shared
 from pgcluster import cluster
@@ -45,6 +46,8 @@ def test_nothing_that_was_answered_is_undone_on_a_shared_store(shared):
         at.commit_in_doubt,
         at.daemon_killed,
         at.daemon_stopped,
+        strikes.no_descriptors,
+        strikes.no_memory,
     ]
     with campaign(daemons) as rounds:
         rounds.play_each(every, short=5)
