@@ -52,7 +52,7 @@ def test_the_daemon_keeps_what_it_is_told_to_keep(folder):
     """By itself at the start; the archive is whole, the log goes on where it ends, and a backup knows where."""
     with Daemon(folder, config="[audit]\nkeep_days = 30\n") as daemon:
         daemon.wait_for(f"audit entries 1 to {OLD} are in ")
-        (archive,) = (folder / "state" / "audit").glob("*")
+        (archive,) = (folder / "state" / "audit").glob("audit-*")
         assert archive.stat().st_mode & 0o777 == 0o600
         lines = [json.loads(line) for line in gzip.decompress(archive.read_bytes()).splitlines()]
         assert [line["entry"]["detail"]["number"] for line in lines[1:-1]] == list(range(OLD))

@@ -142,7 +142,7 @@ class Archivist:
             if page.last:
                 return
             mark = page.ends
-            await _rest(begun)
+            await rest(begun, _REST)
 
     # --- archives ---
 
@@ -207,7 +207,7 @@ class Archivist:
                 if mark is None:
                     break
                 marks.append(mark)
-                await _rest(begun)
+                await rest(begun, _REST)
         finally:
             reading.close()
         return _Checked(path, tuple(marks))
@@ -227,7 +227,7 @@ class Archivist:
             begun = time.perf_counter()
             await self._desk.change(partial(_slice, chain=chain, start=start, to=mark, event=event))
             start, event = mark, None
-            await _rest(begun)
+            await rest(begun, _REST)
 
 
 def _slice(transaction: Transaction, *, chain: Chain, start: Mark, to: Mark, event: AuditEvent | None) -> None:
@@ -284,6 +284,6 @@ def _name(draft: Path, path: Path) -> None:
             os.close(handle)
 
 
-async def _rest(begun: float) -> None:
-    """Leave the machine to logins after a piece of work that was begun then."""
-    await asyncio.sleep(min(_LONGEST_REST, (time.perf_counter() - begun) * _REST))
+async def rest(begun: float, parts: float) -> None:
+    """Leave the machine to logins after a piece of work that was begun then, so many parts of the time it took."""
+    await asyncio.sleep(min(_LONGEST_REST, (time.perf_counter() - begun) * parts))

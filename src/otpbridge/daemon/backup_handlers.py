@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import closing
 
+from otpbridge.daemon.archiving import rest
 from otpbridge.daemon.desk import Desk, event
 from otpbridge.store import backup
 from otpbridge.wire.messages import Backup, BackupReply
 from otpbridge.wire.service import Call
+
+_REST = 1.0
 
 
 class BackupDesk:
@@ -25,6 +29,9 @@ class BackupDesk:
             await asyncio.to_thread(desk.store.engine.connect) as connection,
             closing(backup.dump(connection, desk.store.backup_key, int(desk.clock()))) as pieces,
         ):
+            begun = time.perf_counter()
             while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
                 await call.send(BackupReply(data=piece))
+                await rest(begun, _REST)
+                begun = time.perf_counter()
         return BackupReply(data="")
