@@ -2,7 +2,7 @@
 
 A login is measured idle and under each attack in turn, in one run, with a connection for each, as root makes it; so
 is one while the audit log is exported and cut, and while a backup is made. `--full` has a million users with ten
-tokens each and a year of 100,000 audit entries a day, which needs 60 GB and more than an hour. Needs root, to call as
+tokens each and a year of 100,000 audit entries a day, which needs 40 GB and hours. Needs root, to call as
 other users.
 """
 
