@@ -66,20 +66,21 @@ def test_a_daemon_with_a_flaw_is_found_out(monkeypatch, flaw, strike, found):
     monkeypatch.setattr(rig, "TIMEOUT", 1.0)
     with private_folder() as folder:
         daemon, control = flawed(folder, flaw)
-        with (
-            daemon,
-            campaign([daemon], [control], kept=folder) as rounds,
-            pytest.raises(AssertionError, match=found),
-        ):
-            rounds.play(strike)
+        daemon.start()
+        try:
+            with campaign([daemon], [control], kept=folder) as rounds, pytest.raises(AssertionError, match=found):
+                rounds.play(strike)
+        finally:
+            # It need not know how to end in order.
+            daemon.kill()
 
 
 def test_a_daemon_that_cannot_write_any_more_ends():
     """Where the thread that writes has failed, nobody would be answered: the service manager is to start it anew."""
     with private_folder() as folder:
         daemon, control = flawed(folder, "breaks")
-        daemon.start()
         control.delay_us = 5000
+        daemon.start()
         keys = provision(daemon, [f"user{number}" for number in range(20)])
         with daemon.client() as client, pytest.raises(UnavailableError):
             [client.verify(user, key.code()) for user, key in keys.items()]
