@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from daemon_rig import SECONDS
+from daemon_rig import SECONDS, Daemon
 
 from faults.clients import PERIOD
 from faults.history import Excuse
 from faults.rig import Rounds
+from otpbridge.errors import UnavailableError
+from otpbridge.wire import messages
 
 _LOOK = 0.01
 
@@ -31,6 +33,16 @@ def until(come: Callable[[], object]) -> None:
 def linger(rounds: Rounds, shortest: float, longest: float) -> None:
     """Let a fault last."""
     threading.Event().wait(rounds.chance.uniform(shortest, longest))
+
+
+def revive(daemon: Daemon) -> None:
+    """Start a daemon again that has ended by itself, as a service manager does."""
+    try:
+        with daemon.admin() as admin:
+            admin.call(messages.Status())
+    except UnavailableError:
+        daemon.wait()
+        daemon.start()
 
 
 # --- the process ---
@@ -156,7 +168,7 @@ def no_descriptors(rounds: Rounds) -> None:
 
 
 def no_memory(rounds: Rounds) -> None:
-    """The process gets no more, while big requests ask for some."""
+    """The process gets no more, while big requests ask for some. Where it has to end, it is started again."""
     pid = rounds.daemon.pid
     before = resource.prlimit(pid, resource.RLIMIT_AS)
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
@@ -174,4 +186,5 @@ def no_memory(rounds: Rounds) -> None:
         resource.prlimit(pid, resource.RLIMIT_AS, before)
         for sock in crowd:
             sock.close()
+        revive(rounds.daemon)
     assert rounds.daemon.log.count("Traceback") < 10, "it does not flood the log"
