@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from pgcluster import OWNER, cluster
 from pgproxy import Break, proxied
+from sqlalchemy import text
 from storerig import NOW, RULE, backend, checked, opened, run, running
 
 from otpbridge.errors import StoreError
@@ -122,6 +123,29 @@ def test_a_change_that_leaves_no_trace_is_not_said_to_be_made(tmp_path):
                 assert proxy.broken.wait(30)
                 assert proxy.commits == before + 1
                 assert rig.read(lambda c: users.find(c, "local", "alice")).locked_at is not None
+
+    run(work())
+
+
+def test_a_change_that_meets_the_end_of_its_connection_is_made_on_another(tmp_path):
+    """Nothing of it was committed, so it is made again, once, and all that follows goes through."""
+
+    async def work():
+        async with running(tmp_path) as rig:
+            await rig.token()
+            met = []
+
+            def lock(transaction):
+                pid = transaction.connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+                if not met:
+                    met.append(pid)
+                    cluster().sql(f"SELECT pg_terminate_backend({pid}, 30000)", database(tmp_path))
+                users.lock(transaction, "local", "alice", locked=True)
+
+            await rig.change(lock)
+            assert rig.read(lambda c: users.find(c, "local", "alice")).locked_at is not None
+            await rig.change(lambda transaction: users.lock(transaction, "local", "alice", locked=False))
+            assert rig.read(lambda c: users.find(c, "local", "alice")).locked_at is None
 
     run(work())
 

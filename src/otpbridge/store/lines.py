@@ -211,7 +211,7 @@ class PostgresLine:
             # A server that has become read-only is left for the one that can write now.
             self._drop()
             return True
-        return self._undone or postgres.is_lost(_driver_of(self._connection))
+        return self._undone or _has_ended(self._connection)
 
     def close(self) -> None:
         """See Line."""
@@ -266,7 +266,7 @@ class PostgresLine:
         return bool(became == "committed")
 
     def _driver(self) -> Any:
-        if self._connection is not None and postgres.is_lost(_driver_of(self._connection)):
+        if self._connection is not None and _has_ended(self._connection):
             self._drop()
         if self._connection is None:
             self._connection = self._engine.connect()
@@ -297,6 +297,11 @@ def _begun(cursor: Any) -> int:
     if row is None:
         raise StoreError("the store was moved to another database, or has lost the head of its audit log")
     return int(row[0])
+
+
+def _has_ended(connection: Connection) -> bool:
+    """Whether it was lost. Where a change has met that, SQLAlchemy has let go of the driver's connection already."""
+    return connection.invalidated or postgres.is_lost(_driver_of(connection))
 
 
 def _driver_of(connection: Connection) -> Any:
