@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
 from otpbridge.cli import exposition, show
-from otpbridge.cli.exits import Code, CommandError
 from otpbridge.cli.options import everywhere, example
+from otpbridge.cli.saving import save
 from otpbridge.cli.session import Session
 from otpbridge.errors import UnavailableError
 from otpbridge.wire import messages
@@ -53,13 +52,5 @@ def metrics(session: Session, output: Path | None) -> None:
 
 def _put(path: Path, page: str) -> None:
     """Put a page in place of a file; who reads it meanwhile has the old one. Raises CommandError."""
-    # The collector reads what ends in .prom, so not this.
-    draft = path.with_name(f".{path.name}.new")
-    try:
-        file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
-        with os.fdopen(file, "w", encoding="utf-8") as stream:
-            os.fchmod(file, _MODE)
-            stream.write(page)
-        draft.replace(path)
-    except OSError as error:
-        raise CommandError(Code.REFUSED, f"{path}: cannot be written: {error.strerror}", "CannotWrite") from None
+    # The collector reads what ends in .prom, and no draft does.
+    save(path, [page.encode()], mode=_MODE)

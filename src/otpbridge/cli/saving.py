@@ -1,4 +1,4 @@
-"""Files that come from the daemon in pieces: whole or not at all."""
+"""Files of what comes from the daemon: whole or not at all."""
 
 from __future__ import annotations
 
@@ -21,14 +21,21 @@ def write(piece: bytes) -> None:
         raise show.cannot_write(error) from None
 
 
-def save(file: Path, pieces: Iterable[bytes]) -> int:
-    """Write pieces beside a name, flush them to the disk, then give them the name; the bytes. Raises CommandError."""
+def save(file: Path, pieces: Iterable[bytes], *, mode: int = 0o600) -> int:
+    """Write pieces beside a name, flush them to the disk, then give them the name; the bytes. Raises CommandError.
+
+    Others may do with the file what `mode` says, whatever the umask.
+    """
+    if file.exists() and not file.is_file():
+        # A device or pipe would be gone, with a file in its place.
+        raise CommandError(Code.REFUSED, f"cannot write {file}: it is there, and is not a file", "CannotWrite")
     beside = file.with_name(f".{file.name}.{secrets.token_hex(6)}")
     size = 0
     try:
         fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(fd, "wb") as out:
+                os.fchmod(fd, mode)
                 for piece in pieces:
                     size += out.write(piece)
                 out.flush()
