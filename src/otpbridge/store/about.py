@@ -24,13 +24,13 @@ _IS_MARK = and_(_about.c.client == literal_column("''"), _about.c.name == litera
 
 def unlisted(connection: Connection) -> int:
     """How many entries are not listed yet."""
-    return _head(connection) - max(_mark(connection) or 0, _first(connection) - 1)
+    return _head(connection) - _start(connection, _mark(connection))
 
 
 def list_slice(connection: Connection) -> int:
     """List the oldest entries that are not listed yet, in the caller's transaction; how many are left."""
     listed = _mark(connection)
-    head, start = _head(connection), max(listed or 0, _first(connection) - 1)
+    head, start = _head(connection), _start(connection, listed)
     end = max(start, min(start + ENOUGH, head))
     entries = (
         select(_audit.c.client, _audit.c.name, _audit.c.sequence)
@@ -93,6 +93,7 @@ def _head(connection: Connection) -> int:
     return 0 if head is None else head
 
 
-def _first(connection: Connection) -> int:
+def _start(connection: Connection, mark: int | None) -> int:
+    """Behind which entry the list goes on: the mark, or where the log was cut behind it."""
     first: int | None = connection.execute(select(func.min(_audit.c.sequence))).scalar_one()
-    return 1 if first is None else first
+    return max(mark or 0, 0 if first is None else first - 1)
