@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from otpbridge.cli import show
 from otpbridge.cli.exits import Code, CommandError
+from otpbridge.cli.saving import save
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,12 +137,7 @@ class Place:
         if sequence == self.sequence:
             return
         if self._path is not None:
-            try:
-                _replace(self._path, f"{sequence}\n".encode())
-            except OSError as error:
-                raise CommandError(
-                    Code.REFUSED, f"{self._path}: cannot write: {error.strerror}", "CannotWrite"
-                ) from None
+            save(self._path, [f"{sequence}\n".encode()])
         self.sequence = sequence
 
 
@@ -157,20 +153,3 @@ def _read(path: Path) -> int | None:
             Code.USAGE, f"{path} does not hold the number of an event; is it the right file?", "BadParameters"
         )
     return int(text)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Put data in place of a file, all of it or nothing."""
-    draft = path.with_name(f".{path.name}.new")
-    file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(file, data)
-        os.fsync(file)
-    finally:
-        os.close(file)
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
