@@ -6,17 +6,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
-
-from sqlalchemy import Connection
 
 from otpbridge.errors import StoreError
-from otpbridge.store.about import ENOUGH, unlisted
+from otpbridge.store.about import ENOUGH
 from otpbridge.store.chain import AuditRow
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _MOST_UNLISTED = 100_000
 """With more entries than that, nobody waits for a lull any longer."""
@@ -28,33 +23,26 @@ _RETRY = 60.0
 """Seconds after a failure."""
 
 
-class Listing(Protocol):
-    """What the list is kept with: a Store."""
-
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run a short read."""
-
-    def list_slice(self) -> Awaitable[int]:
-        """List a slice in a transaction; how many entries are left."""
-
-
 class Lister:
-    """Keeps the list of a store. Use it from one event loop."""
+    """Keeps the list of a store. Use it from one event loop.
 
-    def __init__(self, store: Listing) -> None:
-        self._store = store
+    `list_slice` lists a slice in a transaction and gives how many entries are left, as `unlisted` was at first.
+    """
+
+    def __init__(self, list_slice: Callable[[], Awaitable[int]], unlisted: int) -> None:
+        self._list_slice = list_slice
         self._loop = asyncio.get_running_loop()
-        self._unlisted = 0
+        self._unlisted = unlisted
         self._newest = 0.0
         self._closed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = asyncio.create_task(self._catch_up())
+        self._task: asyncio.Task[None] | None = None
+        self._begin()
 
     def told(self, rows: list[AuditRow]) -> None:
         """Entries were committed."""
         self._unlisted += len(rows)
         self._newest = self._loop.time()
-        if self._unlisted >= ENOUGH and self._task is None:
-            self._task = asyncio.create_task(self._list())
+        self._begin()
 
     async def close(self) -> None:
         """Leave the rest unlisted."""
@@ -62,18 +50,14 @@ class Lister:
         if self._task is not None:
             await self._task
 
-    async def _catch_up(self) -> None:
-        """List what was left when the store was last closed."""
-        try:
-            self._unlisted += await self._store.read(unlisted)
-        except StoreError as error:
-            log.warning("how much of the audit log is not listed by user cannot be read: %s", error)
-        await self._list()
+    def _begin(self) -> None:
+        if self._unlisted >= ENOUGH and self._task is None:
+            self._task = asyncio.create_task(self._list())
 
     async def _list(self) -> None:
         while self._unlisted >= ENOUGH and await self._lull():
             try:
-                self._unlisted = await self._store.list_slice()
+                self._unlisted = await self._list_slice()
             except StoreError as error:
                 log.warning("the audit log cannot be listed by user: %s", error)
                 await self._goes_on(_RETRY)

@@ -79,7 +79,14 @@ class Store:
     """One store, open. `start` it in the event loop that will use it; `close` it there."""
 
     def __init__(
-        self, engine: Engine, lock: StoreLock | None, vault: Vault, root: Secret, per_source: Backoff
+        self,
+        engine: Engine,
+        lock: StoreLock | None,
+        vault: Vault,
+        root: Secret,
+        *,
+        per_source: Backoff,
+        unlisted: int,
     ) -> None:
         self.engine = engine
         self.vault = vault
@@ -91,6 +98,7 @@ class Store:
         self.backup_key = derive(root, "backup")
         self.audit = AuditLog(engine.dialect, derive(root, "audit"))
         self._open: _Open | None = None
+        self._unlisted = unlisted
         self._lister: Lister | None = None
         self._watchers: set[Callable[[list[AuditRow]], None]] = set()
 
@@ -113,7 +121,7 @@ class Store:
             reader, line = SqliteReader(self.engine), SqliteLine(self.engine)
         writer = Writer(line, settler, self.audit, committed=self._tell, quick=quick)
         self._open = _Open(reader, writer, hangs)
-        self._lister = Lister(self)
+        self._lister = Lister(self.list_slice, self._unlisted)
 
     async def close(self) -> None:
         """Write what is queued and let go of the store."""
@@ -268,7 +276,8 @@ def open_store(
             if was_moved(connection):
                 raise StoreError(f"{shown(engine)}: this store was moved to another database; [store] url names that")
             root = _root(engine, connection, vault, random)
-        return Store(engine, lock, vault, root, per_source)
+            unlisted = about.unlisted(connection)
+        return Store(engine, lock, vault, root, per_source=per_source, unlisted=unlisted)
     except BaseException as error:
         engine.dispose()
         if lock is not None:
