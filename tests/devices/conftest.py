@@ -41,6 +41,8 @@ Another program, and the daemon
         A copy of os.environ with PCSCLITE_CSOCK_NAME, for subprocesses.
     rig.waits(n=1)
         Returns when n clients wait for readers to change (SCardGetStatusChange).
+    rig.looked()
+        Returns when a client has listed the readers since one came or went, and waits again.
 
 A key
     key.serial, key.version

@@ -163,7 +163,7 @@ class Station:
 def out(rig, key):
     """Pull a key, and wait until the station has looked: hands are slower than that."""
     rig.unplug(key)
-    rig.waits()
+    rig.looked()
 
 
 def whole(desk, *options):

@@ -111,6 +111,7 @@ class Pcscd:
         place = self._places.index(None)
         reader = Reader(key, f"{key.product} {place:02X} 00", self.numbers)
         self._places[place] = reader
+        self._moved()
         watch = asyncio.ensure_future(reader.pulled())
         watch.add_done_callback(lambda _: self._remove(reader))
         self.changed()
@@ -119,6 +120,7 @@ class Pcscd:
         if reader not in self._places:
             return
         self._places[self._places.index(reader)] = None
+        self._moved()
         self.changed()
         if reader.key.reboots:
             self._place(reader.key)
@@ -156,6 +158,11 @@ class Pcscd:
         for client in self._clients:
             client.tell(Result.SUCCESS)
 
+    def _moved(self) -> None:
+        """There is another reader, or one less: nobody knows yet."""
+        for client in self._clients:
+            client.looks = 0
+
     def entered(self, client: _Client) -> None:
         """A client came."""
         self._clients.add(client)
@@ -182,6 +189,15 @@ class Pcscd:
             self._waiting_changed.clear()
             await self._waiting_changed.wait()
 
+    async def looked(self) -> None:
+        """Returns when a client has listed the readers since one came or went, and waits again.
+
+        It has asked twice by then: of two times, one may be where its waiting begins or ends.
+        """
+        while not any(client.waits and client.looks >= 2 for client in self._clients):
+            self._waiting_changed.clear()
+            await self._waiting_changed.wait()
+
 
 def _state(reader: Reader) -> bytes:
     atr = reader.key.atr
@@ -199,6 +215,7 @@ class _Client(asyncio.Protocol):
         self._handles: dict[int, tuple[Handle, Reader]] = {}
         self.contexts: set[int] = set()
         self.waits = False
+        self.looks = 0
         self.ended = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -251,6 +268,7 @@ class _Client(asyncio.Protocol):
     async def _handle(self, message: Message, body: bytes) -> None:
         match message:
             case Message.GET_READERS_STATE:
+                self.looks += 1
                 self._transport.write(self._pcscd.states())
             case Message.WAIT_READER_STATE_CHANGE:
                 self._transport.write(self._pcscd.states())

@@ -268,6 +268,10 @@ class Rig:
         """Returns when n clients wait for changes of readers."""
         self.do("waits", count=n)
 
+    def looked(self) -> None:
+        """Returns when a client has listed the readers since one came or went, and waits again."""
+        self.do("looked")
+
 
 class RealRig(Rig):
     """The same keys behind a real pcscd in namespaces of its own, for subprocesses: two keys, not one or three."""

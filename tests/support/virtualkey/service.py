@@ -54,6 +54,9 @@ class Strings:
     async def waits(self, count: int) -> None:
         await self._pcscd.waits(count)
 
+    async def looked(self) -> None:
+        await self._pcscd.looked()
+
     def make(
         self,
         *,
