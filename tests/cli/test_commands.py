@@ -109,15 +109,20 @@ def test_user_remove_and_reset(daemon, otpbridge):
 
 
 def test_user_require_and_optional_set_the_enforcement(daemon, otpbridge):
-    """`user require` and `user optional` set what is asked; --force is passed on only when it is said."""
-    daemon.answers[SetEnforcement] = lambda request: UserReply(user=user(enforcement=request.enforcement))
+    """`user require` and `user optional` set what is asked; --force and --reason are passed on when they are said."""
+    daemon.answers[SetEnforcement] = lambda request: UserReply(
+        user=user(enforcement=request.enforcement or Enforcement.OPTIONAL)
+    )
     assert "is required for alice" in otpbridge("user", "require", "alice").out
     assert otpbridge("user", "require", "alice", "--force").code == 0
-    assert otpbridge("--json", "user", "optional", "alice").json["enforcement"] == "optional"
+    optional = otpbridge("--json", "user", "optional", "alice", "--reason", "key broken")
+    assert optional.json["enforcement"] == "optional"
+    assert otpbridge("user", "inherit", "alice", "--reason", "new key").code == 0
     assert asked(daemon) == [
         (SetEnforcement, {"user": "alice", "enforcement": Enforcement.REQUIRED}),
         (SetEnforcement, {"user": "alice", "enforcement": Enforcement.REQUIRED, "force": True}),
-        (SetEnforcement, {"user": "alice", "enforcement": Enforcement.OPTIONAL}),
+        (SetEnforcement, {"user": "alice", "enforcement": Enforcement.OPTIONAL, "reason": "key broken"}),
+        (SetEnforcement, {"user": "alice", "reason": "new key"}),
     ]
 
 

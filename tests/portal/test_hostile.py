@@ -194,6 +194,40 @@ def test_a_confirmed_token_logs_out_the_other_browsers(portal, user):
     assert other.get("/user")[0] == 303
 
 
+# --- who it was ---
+
+
+def test_the_audit_log_names_who_acts_through_the_portal(portal, user, boss):
+    """The daemon knows the portal's uid alone; the portal says who was logged in, for everything that they change."""
+    plain = user("named")
+
+    def change(who, path, **form):
+        state, _, page = who.post(path, {"form": who.token(), "name": "named", **form})
+        assert state in {200, 303}, page
+        return page.decode()
+
+    token = hidden(change(plain, "/user/security-token"), "token")
+    change(boss, "/user/security-key", label="blue key")
+    change(boss, "/user/security-token", label="phone")
+    started = [entry for entry in portal.daemon.audit() if (entry.user, entry.event) == ("named", "token started")]
+    assert [entry.reason for entry in started] == ["portal, by named", "portal, by boss", "portal, by boss"]
+    assert started[0].token == token
+    phone = portal.give("named")
+    change(boss, "/user/enforcement", enforcement="required")
+    change(boss, "/user/enforcement", enforcement="optional")
+    change(boss, "/user/token/remove", token=phone.token)
+    change(boss, "/users", new="named-too")
+    acts = {"enforcement set": "named", "token revoked": "named", "user added": "named-too"}
+    made = [
+        (entry.event, entry.reason)
+        for entry in portal.daemon.audit()
+        if acts.get(entry.event) == entry.user and (entry.reason or "").startswith("portal")
+    ]
+    assert made == [
+        (event, "portal, by boss") for event in ("enforcement set", "enforcement set", "token revoked", "user added")
+    ]
+
+
 # --- guessed names ---
 
 

@@ -194,6 +194,41 @@ def test_a_reset_is_that_of_the_admin(daemon, portal):
     assert (row.client, row.user, row.uid, row.reason) == ("acme", "carol", portal.pw_uid, "phone lost, says bob")
 
 
+def test_the_audit_log_keeps_the_reason_of_a_portal(daemon, portal):
+    """Of each change that a helpdesk makes: it knows who asked for it, the daemon only its uid."""
+    reason = "portal, by bob: called back"
+    asked = [
+        about("AddUser", reason=reason),
+        about("Start", "dave", kind="totp", reason=reason),
+        about("SetEnforcement", enforcement="optional", reason=reason),
+    ]
+    _, started, _ = ask(daemon, portal, *asked)
+    token = started.parameters["token"]
+    ask(daemon, portal, (f"{ENROLL}.Remove", {"token": token, "reason": reason}))
+    rows = [(row.event, row.user) for row in daemon.audit() if (row.reason, row.uid) == (reason, portal.pw_uid)]
+    assert rows == [
+        ("user added", "carol"),
+        ("user added", "dave"),
+        ("token started", "dave"),
+        ("enforcement set", "carol"),
+        ("token revoked", "dave"),
+    ]
+
+
+def test_what_users_say_of_their_own_changes_is_not_kept(daemon, stranger):
+    """Nobody makes the audit log say that somebody else asked for what they did themselves."""
+    name = stranger.pw_name
+    asked = [
+        about("Start", name, None, kind="totp", reason="portal, by root"),
+        about("SetEnforcement", name, None, enforcement="optional", reason="portal, by root"),
+    ]
+    said = act_as.calls(daemon.verify_socket, stranger, asked)
+    assert [each.error for each in said] == [None, None]
+    rows = [row for row in daemon.audit() if row.user == name]
+    assert {row.event for row in rows} == {"user added", "token started", "enforcement set"}
+    assert {(row.uid, row.reason) for row in rows} == {(stranger.pw_uid, None)}
+
+
 def test_a_reset_can_leave_the_duty(daemon, portal):
     """With `keepEnforcement` nobody gets in without a second factor, but with a registration code, once."""
     provision(daemon, ["carol"], client="acme")
@@ -225,6 +260,9 @@ OUT_OF_RANGE = [
     (about("Invite", reason="x" * 501), "reason"),
     (about("Reset", reason="x" * 501), "reason"),
     (about("RemoveUser", reason="x" * 501), "reason"),
+    (about("AddUser", "eve", reason="x" * 501), "reason"),
+    (about("Start", kind="totp", reason="x" * 501), "reason"),
+    (about("SetEnforcement", enforcement="optional", reason="x" * 501), "reason"),
     (about("Reset", client="No Client"), "client"),
     (about("ShowUser", "x" * 257), "user"),
     ((f"{ENROLL}.Users", {"client": "acme", "count": 0}), "count"),

@@ -45,6 +45,7 @@ run_dir_option = click.option(
 client_option = click.option(
     "--client", metavar="C", help="The client (tenant) of the user; `local`, the Linux accounts, when left out."
 )
+reason_option = click.option("--reason", metavar="TEXT", help="Why, for the audit log.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask whether you are sure.")
 state_dir_option = click.option(
     "--state-dir",

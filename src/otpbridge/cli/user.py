@@ -9,7 +9,7 @@ import click
 
 from otpbridge.cli import ask, phone, show
 from otpbridge.cli.exits import Code, CommandError
-from otpbridge.cli.options import Duration, client_option, everywhere, example, yes_option
+from otpbridge.cli.options import Duration, client_option, everywhere, example, reason_option, yes_option
 from otpbridge.cli.proof import call_with_proof
 from otpbridge.cli.session import Session, called
 from otpbridge.cli.token import token_table
@@ -119,59 +119,64 @@ def remove(session: Session, name: str, client: str | None, *, yes: bool) -> Non
 @click.option(
     "--force", is_flag=True, help="Even without a confirmed token, which locks the user out until enrolled."
 )
+@reason_option
 @everywhere
 @click.pass_obj
-def require(session: Session, name: str, client: str | None, *, force: bool) -> None:
+def require(session: Session, name: str, client: str | None, reason: str | None, *, force: bool) -> None:
     """Let the user in only with a second factor."""
-    _enforce(session, name, client, Enforcement.REQUIRED, force=force)
+    _enforce(session, name, client, Enforcement.REQUIRED, reason, force=force)
 
 
 @user.command(epilog=example("otpbridge user optional alice"))
 @name_argument
 @client_option
+@reason_option
 @everywhere
 @click.pass_obj
-def optional(session: Session, name: str, client: str | None) -> None:
+def optional(session: Session, name: str, client: str | None, reason: str | None) -> None:
     """Let the user in without a second factor too.
 
     Whoever has a token may leave the answer empty; a wrong code is refused all the same.
     """
-    _enforce(session, name, client, Enforcement.OPTIONAL, force=False)
+    _enforce(session, name, client, Enforcement.OPTIONAL, reason, force=False)
 
 
 @user.command(epilog=example("otpbridge user inherit alice"))
 @name_argument
 @client_option
+@reason_option
 @everywhere
 @click.pass_obj
-def inherit(session: Session, name: str, client: str | None) -> None:
+def inherit(session: Session, name: str, client: str | None, reason: str | None) -> None:
     """Let policy say again whether a second factor is required.
 
     Takes back `require` and `optional`: what [policy] in otpbridge.toml says, for all or for the client, holds.
     """
     with session.admin() as daemon:
-        now = daemon.call(messages.SetEnforcement(user=name, client=client)).user
+        now = daemon.call(messages.SetEnforcement(user=name, client=client, reason=reason)).user
     if session.json:
         session.answer(now)
     else:
         show.line(f"A second factor is {now.enforcement.value} for {named(now)} now, by policy.")
 
 
-def _enforce(session: Session, name: str, client: str | None, enforcement: Enforcement, *, force: bool) -> None:
+def _enforce(
+    session: Session, name: str, client: str | None, enforcement: Enforcement, reason: str | None, *, force: bool
+) -> None:
     """As an admin for anyone; else for oneself."""
     daemon, admin = session.nearest()
     with daemon:
         if admin:
-            reply = daemon.call(
-                messages.SetEnforcement(user=name, client=client, enforcement=enforcement, force=force or None)
+            request = messages.SetEnforcement(
+                user=name, client=client, enforcement=enforcement, force=force or None, reason=reason
             )
+            reply = daemon.call(request)
             now: object = reply.user
         else:
             if force:
                 session.admin()
-            call_with_proof(
-                daemon, messages.ChooseEnforcement(user=name, client=client, enforcement=enforcement), name, client
-            )
+            chosen = messages.ChooseEnforcement(user=name, client=client, enforcement=enforcement, reason=reason)
+            call_with_proof(daemon, chosen, name, client)
             now = {"name": name, "client": client or LOCAL, "enforcement": enforcement.value}
     if session.json:
         session.answer(now)
@@ -184,7 +189,7 @@ def _enforce(session: Session, name: str, client: str | None, enforcement: Enfor
 )
 @name_argument
 @client_option
-@click.option("--reason", metavar="TEXT", help="Why, for the audit log.")
+@reason_option
 @everywhere
 @click.pass_obj
 def lock(session: Session, name: str, client: str | None, reason: str | None) -> None:

@@ -256,6 +256,7 @@ class AsyncClient:
         algorithm: Algorithm | None = None,
         digits: int | None = None,
         period: int | None = None,
+        reason: str | None = None,
     ) -> StartReply:
         """Make a pending token. The seed is in this reply and never again; `confirm` makes the token active."""
         return await self.call(
@@ -268,6 +269,7 @@ class AsyncClient:
                 algorithm=algorithm,
                 digits=digits,
                 period=period,
+                reason=reason,
             )
         )
 
@@ -275,9 +277,11 @@ class AsyncClient:
         """Prove a pending token with the code it shows. See `Client.confirm`."""
         return await self.call(Confirm(token=token, code=code, serials=tuple(serials) or None))
 
-    async def start_fido2(self, user: str, *, client: str | None = None, label: str | None = None) -> StartFido2Reply:
+    async def start_fido2(
+        self, user: str, *, client: str | None = None, label: str | None = None, reason: str | None = None
+    ) -> StartFido2Reply:
         """Begin to register a security key: `options` is for navigator.credentials.create in the browser."""
-        return await self.call(StartFido2(user=user, client=client, label=label))
+        return await self.call(StartFido2(user=user, client=client, label=label, reason=reason))
 
     async def finish_fido2(self, token: str, credential: str) -> FinishFido2Reply:
         """Prove a pending security key with what the browser gave, in JSON. Each registration is judged once."""
@@ -299,13 +303,15 @@ class AsyncClient:
         """The tokens of a user, and whether a second factor is asked of them."""
         return await self.call(Tokens(user=user, client=client))
 
-    async def remove(self, token: str) -> None:
+    async def remove(self, token: str, *, reason: str | None = None) -> None:
         """Revoke a token. Users who act for themselves verify with this client first (else `ProofNeeded`)."""
-        await self.call(Remove(token=token))
+        await self.call(Remove(token=token, reason=reason))
 
-    async def set_enforcement(self, user: str, enforcement: Enforcement, *, client: str | None = None) -> None:
+    async def set_enforcement(
+        self, user: str, enforcement: Enforcement, *, client: str | None = None, reason: str | None = None
+    ) -> None:
         """Ask a second factor of a user always, or only where the user has one."""
-        await self.call(ChooseEnforcement(user=user, enforcement=enforcement, client=client))
+        await self.call(ChooseEnforcement(user=user, enforcement=enforcement, client=client, reason=reason))
 
     async def activity(
         self, user: str, *, client: str | None = None, count: int | None = None
@@ -333,9 +339,9 @@ class AsyncClient:
         """One user of a client."""
         return (await self.call(ShowManagedUser(user=user, client=client))).user
 
-    async def add_user(self, user: str, *, client: str | None = None) -> ManagedUser:
+    async def add_user(self, user: str, *, client: str | None = None, reason: str | None = None) -> ManagedUser:
         """Add a user."""
-        return (await self.call(AddManagedUser(user=user, client=client))).user
+        return (await self.call(AddManagedUser(user=user, client=client, reason=reason))).user
 
     async def remove_user(self, user: str, *, client: str | None = None, reason: str | None = None) -> None:
         """Delete a user with all tokens; not one who is locked (`Locked`). See `Client.remove_user`."""

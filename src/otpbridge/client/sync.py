@@ -192,8 +192,13 @@ class Client:
         algorithm: Algorithm | None = None,
         digits: int | None = None,
         period: int | None = None,
+        reason: str | None = None,
     ) -> StartReply:
-        """Make a pending token. The seed is in this reply and never again; `confirm` makes the token active."""
+        """Make a pending token. The seed is in this reply and never again; `confirm` makes the token active.
+
+        `reason`, here and below, is for the audit log, which knows the caller's uid alone: say who acts, or who
+        asked you for it. It is not kept of users who act for themselves.
+        """
         return self.call(
             Start(
                 user=user,
@@ -204,6 +209,7 @@ class Client:
                 algorithm=algorithm,
                 digits=digits,
                 period=period,
+                reason=reason,
             )
         )
 
@@ -214,9 +220,11 @@ class Client:
         """
         return self.call(Confirm(token=token, code=code, serials=tuple(serials) or None))
 
-    def start_fido2(self, user: str, *, client: str | None = None, label: str | None = None) -> StartFido2Reply:
+    def start_fido2(
+        self, user: str, *, client: str | None = None, label: str | None = None, reason: str | None = None
+    ) -> StartFido2Reply:
         """Begin to register a security key: `options` is for navigator.credentials.create in the browser."""
-        return self.call(StartFido2(user=user, client=client, label=label))
+        return self.call(StartFido2(user=user, client=client, label=label, reason=reason))
 
     def finish_fido2(self, token: str, credential: str) -> FinishFido2Reply:
         """Prove a pending security key with what the browser gave, in JSON. Each registration is judged once."""
@@ -238,13 +246,15 @@ class Client:
         """The tokens of a user, and whether a second factor is asked of them."""
         return self.call(Tokens(user=user, client=client))
 
-    def remove(self, token: str) -> None:
+    def remove(self, token: str, *, reason: str | None = None) -> None:
         """Revoke a token. Users who act for themselves verify with this client first (else `ProofNeeded`)."""
-        self.call(Remove(token=token))
+        self.call(Remove(token=token, reason=reason))
 
-    def set_enforcement(self, user: str, enforcement: Enforcement, *, client: str | None = None) -> None:
+    def set_enforcement(
+        self, user: str, enforcement: Enforcement, *, client: str | None = None, reason: str | None = None
+    ) -> None:
         """Ask a second factor of a user always, or only where the user has one."""
-        self.call(ChooseEnforcement(user=user, enforcement=enforcement, client=client))
+        self.call(ChooseEnforcement(user=user, enforcement=enforcement, client=client, reason=reason))
 
     def activity(self, user: str, *, client: str | None = None, count: int | None = None) -> tuple[AccountEvent, ...]:
         """What happened to a user's account, newest first, as far as the person may know.
@@ -270,15 +280,12 @@ class Client:
         """One user of a client."""
         return self.call(ShowManagedUser(user=user, client=client)).user
 
-    def add_user(self, user: str, *, client: str | None = None) -> ManagedUser:
+    def add_user(self, user: str, *, client: str | None = None, reason: str | None = None) -> ManagedUser:
         """Add a user."""
-        return self.call(AddManagedUser(user=user, client=client)).user
+        return self.call(AddManagedUser(user=user, client=client, reason=reason)).user
 
     def remove_user(self, user: str, *, client: str | None = None, reason: str | None = None) -> None:
-        """Delete a user with all tokens; not one whom an administrator has locked (`Locked`).
-
-        `reason` is for the audit log, as in the next two calls: say who asked you for it.
-        """
+        """Delete a user with all tokens; not one whom an administrator has locked (`Locked`)."""
         self.call(RemoveManagedUser(user=user, client=client, reason=reason))
 
     def reset(

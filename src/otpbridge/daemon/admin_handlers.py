@@ -15,6 +15,7 @@ from otpbridge.daemon.desk import (
     client_of,
     event,
     invalid,
+    reason_of,
     token_event,
     token_fields,
     user_fields,
@@ -119,8 +120,9 @@ class AdminCounter(Counter):
     async def set_enforcement(self, call: Call, asked: SetEnforcement) -> UserReply:
         """Make a second factor required or optional."""
         client, user = client_of(asked.client), user_of(asked.user)
+        reason = reason_of(asked.reason)
         force = bool(asked.force) and asked.enforcement is Enforcement.REQUIRED
-        await self.desk.change(enforcing(call, client, user, asked.enforcement, force=force))
+        await self.desk.change(enforcing(call, client, user, asked.enforcement, force=force, reason=reason))
         return await self._user(client, user)
 
     async def reset_user(self, call: Call, asked: ResetUser) -> ResetReply:
@@ -141,7 +143,7 @@ class AdminCounter(Counter):
             users.exempt(transaction, client, user, until)
             name = "user exempted" if seconds else "exemption ended"
             detail: dict[str, str | int | bool] | None = {"seconds": seconds} if seconds else None
-            reason = people.reason_of(asked.reason)
+            reason = reason_of(asked.reason)
             transaction.audit(event(call, name, client=client, user=user, reason=reason, detail=detail))
 
         await self.desk.change(work)
@@ -149,7 +151,7 @@ class AdminCounter(Counter):
 
     async def lock_user(self, call: Call, asked: LockUser) -> UserReply:
         """Let a user in nowhere."""
-        return await self._lock(call, asked.client, asked.user, people.reason_of(asked.reason), locked=True)
+        return await self._lock(call, asked.client, asked.user, reason_of(asked.reason), locked=True)
 
     async def unlock_user(self, call: Call, asked: UnlockUser) -> UserReply:
         """Let a user in again, and forget the back-off."""

@@ -24,6 +24,7 @@ from otpbridge.wire.service import Call, VarlinkError
 T = TypeVar("T")
 
 LONGEST_NAME = 256
+_LONGEST_REASON = 500
 _OATH = frozenset({Kind.TOTP, Kind.HOTP})
 
 
@@ -128,6 +129,16 @@ def user_of(name: str) -> str:
     if not name or "\0" in name or len(name.encode()) > LONGEST_NAME:
         raise invalid("user")
     return name
+
+
+def reason_of(reason: str | None, authority: Authority = Authority.CALLER) -> str | None:
+    """A reason that a caller gives, for the audit log. Raises InvalidParameter.
+
+    Who acts for themselves is not believed: nobody stands behind what they say.
+    """
+    if reason is not None and len(reason) > _LONGEST_REASON:
+        raise invalid("reason")
+    return None if authority is Authority.SELF else reason or None
 
 
 def event(call: Call, name: str, **fields: Any) -> AuditEvent:

@@ -8,7 +8,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from otpbridge.config import Policy, Right
-from otpbridge.daemon.desk import Counter, Desk, client_of, denied, event, invalid, token_event, token_fields, user_of
+from otpbridge.daemon.desk import (
+    Counter,
+    Desk,
+    client_of,
+    denied,
+    event,
+    invalid,
+    reason_of,
+    token_event,
+    token_fields,
+    user_of,
+)
 from otpbridge.daemon.ids import new_token_id
 from otpbridge.daemon.policy import Authority, effective
 from otpbridge.daemon.shown import shown_factor
@@ -65,6 +76,7 @@ class EnrollCounter(Counter):
         """Make a pending token; the only reply that holds its seed."""
         client, user = client_of(asked.client), user_of(asked.user)
         authority = await self.demand(call, client, user, Right.ENROL)
+        reason = reason_of(asked.reason, authority)
         check_text(user, "user name")
         await self.demand_proof(call, authority, client, user)
         desk = self.desk
@@ -92,7 +104,7 @@ class EnrollCounter(Counter):
         sealed = desk.store.vault.seal(new.sealed, token_identity(token))
         fingerprint = desk.store.fingerprint(new.seed)
 
-        await desk.change(starting(call, token, sealed, fingerprint, held))
+        await desk.change(starting(call, token, sealed, fingerprint, held, reason=reason))
         return StartReply(
             token=token.id,
             user=user,
@@ -200,17 +212,21 @@ class EnrollCounter(Counter):
         stored = await self.own(call, asked.token)
         token = stored.token
         authority = await self.demand(call, token.client, token.user, Right.ENROL)
+        reason = reason_of(asked.reason, authority)
         await self.demand_proof(call, authority, token.client, token.user)
-        await self.desk.change(revoking(call, token, keep_one=self.desk.config.policy_of(token.client)))
+        await self.desk.change(
+            revoking(call, token, reason=reason, keep_one=self.desk.config.policy_of(token.client))
+        )
         return Empty()
 
     async def set_enforcement(self, call: Call, asked: ChooseEnforcement) -> Empty:
         """The how-to's REQUIRED and NOT REQUIRED."""
         client, user = client_of(asked.client), user_of(asked.user)
         authority = await self.demand(call, client, user, Right.ENROL)
+        reason = reason_of(asked.reason, authority)
         if asked.enforcement is Enforcement.OPTIONAL:
             await self.demand_proof(call, authority, client, user)
-        await self.desk.change(enforcing(call, client, user, asked.enforcement))
+        await self.desk.change(enforcing(call, client, user, asked.enforcement, reason=reason))
         return Empty()
 
     async def own(self, call: Call, token_id: str) -> StoredToken:
@@ -240,7 +256,7 @@ def check_pending(token: Token, now: float) -> None:
 
 
 def starting(
-    call: Call, token: Token, sealed: bytes, fingerprint: bytes | None, held: Policy
+    call: Call, token: Token, sealed: bytes, fingerprint: bytes | None, held: Policy, *, reason: str | None = None
 ) -> Callable[[Transaction], None]:
     """The change that adds a pending token, with its user where there is none yet."""
     client, user = token.client, token.user
@@ -250,12 +266,13 @@ def starting(
         if token.label not in labels and len(labels) >= held.tokens_per_user:
             raise EnrolError(f"{user} has {len(labels)} authenticators, as many as allowed; remove one first")
         if users.ensure(transaction, client, user):
-            transaction.audit(event(call, "user added", client=client, user=user))
+            transaction.audit(event(call, "user added", client=client, user=user, reason=reason))
         for older in tokens.add(transaction, token, sealed, fingerprint):
             discarded = "a newer enrolment was started"
             transaction.audit(token_event(call, "token discarded", token, older, discarded))
         detail: dict[str, str | int | bool] = {"kind": token.kind, "label": token.label}
-        transaction.audit(event(call, "token started", client=client, user=user, token=token.id, detail=detail))
+        whose = {"client": client, "user": user, "token": token.id}
+        transaction.audit(event(call, "token started", **whose, reason=reason, detail=detail))
 
     return work
 
@@ -287,7 +304,9 @@ def active_token(desk: Desk, kind: Kind, client: str, user: str, expires_at: int
     )
 
 
-def revoking(call: Call, token: Token, *, keep_one: Policy | None) -> Callable[[Transaction], None]:
+def revoking(
+    call: Call, token: Token, *, keep_one: Policy | None, reason: str | None = None
+) -> Callable[[Transaction], None]:
     """The change that revokes a token, whatever state it is in; its seed is destroyed.
 
     With a policy in `keep_one`, not the last authenticator of a user who must have one by it.
@@ -300,13 +319,19 @@ def revoking(call: Call, token: Token, *, keep_one: Policy | None) -> Callable[[
             owner = users.find(transaction.connection, token.client, token.user)
             needed = keep_one is not None and owner is not None and effective(owner, keep_one) is Enforcement.REQUIRED
             tokens.change_state(transaction, token.id, {State.ACTIVE, State.DISABLED}, State.REVOKED, keep_one=needed)
-        transaction.audit(token_event(call, "token revoked", token))
+        transaction.audit(token_event(call, "token revoked", token, reason=reason))
 
     return work
 
 
 def enforcing(
-    call: Call, client: str, user: str, enforcement: Enforcement | None, *, force: bool = False
+    call: Call,
+    client: str,
+    user: str,
+    enforcement: Enforcement | None,
+    *,
+    force: bool = False,
+    reason: str | None = None,
 ) -> Callable[[Transaction], None]:
     """The change that sets a user's enforcement."""
 
@@ -315,7 +340,7 @@ def enforcing(
         detail: dict[str, str | int | bool] = {"enforcement": enforcement or "as policy says"}
         if force:
             detail["forced"] = True
-        transaction.audit(event(call, "enforcement set", client=client, user=user, detail=detail))
+        transaction.audit(event(call, "enforcement set", client=client, user=user, reason=reason, detail=detail))
 
     return work
 

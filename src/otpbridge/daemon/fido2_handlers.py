@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from otpbridge.config import Right
-from otpbridge.daemon.desk import client_of, invalid, token_event, user_of
+from otpbridge.daemon.desk import client_of, invalid, reason_of, token_event, user_of
 from otpbridge.daemon.enroll_handlers import EnrollCounter, check_pending, confirmed, starting
 from otpbridge.daemon.ids import new_token_id
 from otpbridge.enroll.names import check_text
@@ -30,6 +30,7 @@ class Fido2Counter(EnrollCounter):
         """Make a pending security key, and what it is asked."""
         client, user = client_of(asked.client), user_of(asked.user)
         authority = await self.demand(call, client, user, Right.ENROL)
+        reason = reason_of(asked.reason, authority)
         check_text(user, "user name")
         await self.demand_proof(call, authority, client, user)
         desk = self.desk
@@ -54,7 +55,7 @@ class Fido2Counter(EnrollCounter):
         handle = present[0][1].user_handle if present else desk.random(HANDLE_BYTES)
         waiting = Waiting(desk.random(CHALLENGE_BYTES), handle)
         sealed = desk.store.vault.seal(waiting.pack(), token_identity(token))
-        await desk.change(starting(call, token, sealed, None, desk.config.policy_of(client)))
+        await desk.change(starting(call, token, sealed, None, desk.config.policy_of(client), reason=reason))
         excluded = [credential for held, credential in present if held.label != label]
         return StartFido2Reply(
             token=token.id,

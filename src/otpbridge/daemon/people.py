@@ -18,24 +18,16 @@ from otpbridge.wire.service import Call
 DAY = 86_400
 _SHORTEST_REGISTRATION = 60
 _LONGEST_REGISTRATION = 30 * DAY
-_LONGEST_REASON = 500
 _RESET = "Your second factor was reset by an administrator. If you did not ask for that, tell them now."
 
 
-def reason_of(reason: str | None) -> str | None:
-    """A reason that somebody gives, for the audit log. Raises InvalidParameter."""
-    if reason is not None and len(reason) > _LONGEST_REASON:
-        raise invalid("reason")
-    return reason or None
-
-
-def adding(call: Call, client: str, user: str) -> Callable[[Transaction], None]:
+def adding(call: Call, client: str, user: str, reason: str | None = None) -> Callable[[Transaction], None]:
     """The change that adds a user. Raises EnrolError for a name that cannot be shown."""
     check_text(user, "user name")
 
     def work(transaction: Transaction) -> None:
         users.add(transaction, client, user)
-        transaction.audit(event(call, "user added", client=client, user=user))
+        transaction.audit(event(call, "user added", client=client, user=user, reason=reason))
 
     return work
 

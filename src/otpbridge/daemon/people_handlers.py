@@ -6,7 +6,7 @@ from functools import partial
 
 from otpbridge.config import Right
 from otpbridge.daemon import people
-from otpbridge.daemon.desk import Counter, client_of, denied, invalid, user_fields, user_of
+from otpbridge.daemon.desk import Counter, client_of, denied, invalid, reason_of, user_fields, user_of
 from otpbridge.daemon.policy import Authority
 from otpbridge.store import users
 from otpbridge.store.users import UserState
@@ -61,27 +61,27 @@ class PeopleCounter(Counter):
     async def add_user(self, call: Call, asked: AddManagedUser) -> ManagedUserReply:
         """Add a user."""
         client, user = self._whose(call, asked.client, asked.user)
-        await self.desk.change(people.adding(call, client, user))
+        await self.desk.change(people.adding(call, client, user, reason_of(asked.reason)))
         return await self._shown(client, user)
 
     async def remove_user(self, call: Call, asked: RemoveManagedUser) -> Empty:
         """Delete a user with all tokens, unless an administrator has locked them."""
         client, user = self._whose(call, asked.client, asked.user)
-        reason = people.reason_of(asked.reason)
+        reason = reason_of(asked.reason)
         await self.desk.change(people.removing(call, client, user, reason, spare_locked=True))
         return Empty()
 
     async def reset(self, call: Call, asked: Reset) -> ResetReply:
         """For a lost phone: no tokens, no back-off, optional."""
         client, user = self._whose(call, asked.client, asked.user)
-        reason = people.reason_of(asked.reason)
+        reason = reason_of(asked.reason)
         work = people.resetting(call, client, user, reason, keep=bool(asked.keep_enforcement))
         return ResetReply(revoked=await self.desk.change(work))
 
     async def invite(self, call: Call, asked: Invite) -> RegistrationCodeReply:
         """A code that stands in for an authenticator once; the only reply that holds it."""
         client, user = self._whose(call, asked.client, asked.user)
-        reason = people.reason_of(asked.reason)
+        reason = reason_of(asked.reason)
         return await people.invite(self.desk, call, client, user, asked.seconds, reason=reason)
 
     def _whose(self, call: Call, client: str | None, user: str) -> tuple[str, str]:

@@ -61,7 +61,7 @@ async def _require(visit: Visit, whom: str) -> str | Response:
             return asking
     elif not visit.person.tested:
         return visit.texts("user.test_first")
-    await visit.house.otp.set_enforcement(whom, Enforcement.REQUIRED, client=visit.client)
+    await visit.house.otp.set_enforcement(whom, Enforcement.REQUIRED, client=visit.client, reason=visit.reason)
     visit.note("second factor required", whom)
     return ""
 
@@ -76,7 +76,7 @@ async def _make_optional(visit: Visit, whom: str) -> str | Response:
         shown = await proof.by_code(visit, visit.form.get("code", ""))
         if not shown.right:
             return shown.problem
-    await visit.house.otp.set_enforcement(whom, Enforcement.OPTIONAL, client=visit.client)
+    await visit.house.otp.set_enforcement(whom, Enforcement.OPTIONAL, client=visit.client, reason=visit.reason)
     visit.note("second factor not required", whom)
     visit.person.again = None
     return ""
@@ -106,7 +106,7 @@ async def remove(visit: Visit) -> Response:
     token = held.token(visit.form.get("token", ""))
     if token is None or token not in held.authenticators:
         raise RefusedError(404, "error.NoSuchToken")
-    await visit.house.otp.remove(token.id)
+    await visit.house.otp.remove(token.id, reason=visit.reason)
     visit.note(f"token {token.id} removed", whom)
     if whom == visit.person.user:
         visit.person.tested = False

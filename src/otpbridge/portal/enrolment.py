@@ -34,7 +34,7 @@ async def generate(visit: Visit) -> Response:
     house, session = visit.house, visit.person
     label = visit.form.get("label", "").strip() or whom
     try:
-        started = await house.otp.enrol(whom, client=visit.client, label=label)
+        started = await house.otp.enrol(whom, client=visit.client, label=label, reason=visit.reason)
     except RemoteError as error:
         if faults.name_of(error) != "BadParameters":
             raise

@@ -8,7 +8,6 @@ from otpbridge.client import RemoteError
 from otpbridge.portal import faults, people, proof
 from otpbridge.portal.visit import RefusedError, Visit
 
-_LONGEST_REASON = 150
 _LONGEST_NAME = 256
 
 
@@ -22,7 +21,7 @@ async def add(visit: Visit) -> Response:
     problem = visit.texts("users.bad_name")
     if 0 < len(name.encode()) <= _LONGEST_NAME:
         try:
-            await visit.house.otp.add_user(name, client=visit.client)
+            await visit.house.otp.add_user(name, client=visit.client, reason=visit.reason)
         except RemoteError as error:
             if faults.name_of(error) not in {"UserExists", "BadParameters", "InvalidParameter"}:
                 raise
@@ -48,7 +47,7 @@ async def reset(visit: Visit) -> Response:
     if asking is not None:
         return asking
     await visit.house.otp.reset(
-        whom, client=visit.client, keep_enforcement=visit.form.get("keep") == "yes", reason=_reason(visit)
+        whom, client=visit.client, keep_enforcement=visit.form.get("keep") == "yes", reason=visit.reason
     )
     visit.note("reset", whom)
     own = whom == visit.person.user
@@ -67,7 +66,7 @@ async def invite(visit: Visit) -> Response:
     asking = await proof.fresh(visit, "/user", whom)
     if asking is not None:
         return asking
-    made = await visit.house.otp.invite(whom, client=visit.client, reason=_reason(visit))
+    made = await visit.house.otp.invite(whom, client=visit.client, reason=visit.reason)
     visit.note("registration code made", whom)
     return visit.page("invited.html", held=await people.standing(visit, whom), made=made)
 
@@ -81,9 +80,3 @@ async def _other(visit: Visit) -> str:
 def _admins_only(visit: Visit) -> None:
     if not visit.is_admin:
         raise RefusedError(404, "error.absent")
-
-
-def _reason(visit: Visit) -> str:
-    said = visit.form.get("reason", "").strip()[:_LONGEST_REASON]
-    who = f"portal, by {visit.person.user}"
-    return f"{who}: {said}" if said.isprintable() and said else who

@@ -24,7 +24,7 @@ async def start(visit: Visit) -> Response:
     if asking is not None:
         return asking
     label = visit.form.get("label", "").strip() or None
-    begun = await visit.house.otp.start_fido2(whom, client=visit.client, label=label)
+    begun = await visit.house.otp.start_fido2(whom, client=visit.client, label=label, reason=visit.reason)
     visit.note(f"token {begun.token} started", whom)
     visit.person.registering = Setup(begun.token, whom, begun.label, "")
     return visit.page("key_create.html", setup=visit.person.registering, options=begun.options)

@@ -28,6 +28,7 @@ LANGUAGE_COOKIE = "__Host-otpbridge-language"
 LOGIN_COOKIE = "__Host-otpbridge-login"
 SERVICE = "portal"
 _LONGEST_NAME = 256
+_LONGEST_REASON = 150
 _MOST_FIELDS = 32
 
 
@@ -107,8 +108,15 @@ class Visit:
             raise RefusedError(404, "error.absent")
         return named
 
+    @property
+    def reason(self) -> str:
+        """Who acts, and why if they say so, for the daemon's audit log: it knows only that it was the portal."""
+        who = f"portal, by {self.person.user}"
+        said = self.form.get("reason", "").strip()[:_LONGEST_REASON]
+        return f"{who}: {said}" if said.isprintable() and said else who
+
     def note(self, what: str, whom: str) -> None:
-        """Say in our log which admin did something to another user: the daemon knows only that it was the portal."""
+        """Say in our own log too which admin did something to another user."""
         if whom != self.person.user:
             log.info("%s/%s: %s, by %s", self.client, whom, what, self.person.user)
 

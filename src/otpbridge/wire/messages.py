@@ -198,6 +198,7 @@ class Start(Request[StartReply]):
     algorithm: Algorithm | None = None
     digits: int | None = None
     period: int | None = None
+    reason: str | None = None
 
 
 class ConfirmReply(Message):
@@ -232,6 +233,7 @@ class StartFido2(Request[StartFido2Reply]):
     user: str
     client: str | None = None
     label: str | None = None
+    reason: str | None = None
 
 
 class FinishFido2Reply(Message):
@@ -293,6 +295,7 @@ class Remove(Request[Empty]):
     METHOD = f"{ENROLL}.Remove"
     REPLY = Empty
     token: str
+    reason: str | None = None
 
 
 class ChooseEnforcement(Request[Empty]):
@@ -301,6 +304,7 @@ class ChooseEnforcement(Request[Empty]):
     user: str
     enforcement: Enforcement
     client: str | None = None
+    reason: str | None = None
 
 
 class AccountEvent(Message):
@@ -366,6 +370,7 @@ class AddManagedUser(Request[ManagedUserReply]):
     REPLY = ManagedUserReply
     user: str
     client: str | None = None
+    reason: str | None = None
 
 
 class RemoveManagedUser(Request[Empty]):
@@ -468,6 +473,7 @@ class SetEnforcement(Request[UserReply]):
     enforcement: Enforcement | None = None
     client: str | None = None
     force: bool | None = None
+    reason: str | None = None
 
 
 class ResetUser(Request[ResetReply]):
