@@ -374,3 +374,5 @@ class AuditEvent(NamedTuple):
     detail: dict[str, str | int | bool] | None = None
     host: str | None = None
     """The relay that it came through, and that says what uid, pid, service and rhost are."""
+    stack: str | None = None
+    """The stack of verifiers that came to the verdict."""

@@ -477,6 +477,7 @@ ENTRIES = (
         token="t1",
         verdict="auth_err",
         reason="wrong code",
+        stack="default",
         uid=0,
         pid=42,
         service="sshd",
@@ -497,6 +498,7 @@ def test_audit_tail_is_a_line_per_entry(daemon, otpbridge):
         " verify auth_err alice ",
         "token=t1",
         'reason="wrong code"',
+        "stack=default",
         "uid=0",
         "service=sshd",
         "forced=true",
@@ -614,7 +616,6 @@ def test_serve_and_restore_become_the_daemon(executed, tmp_path, monkeypatch):
         (["restore", "-"], ["--restore", "-"]),
         (["store", "upgrade"], ["--upgrade", ""]),
         (["store", "migrate", "sqlite", "--state-dir", "s"], ["--migrate", "sqlite", "--state-dir", "s"]),
-        (["store", "migrate", "sqlite", "--again"], ["--migrate-again", "sqlite"]),
         (["store", "upgrade", "--role", "owner", "--config", "c"], ["--upgrade", "owner", "--config", "c"]),
     ):
         with pytest.raises(SystemExit):

@@ -79,7 +79,9 @@ def test_a_verdict_is_one_entry_with_a_field_for_everything(fake, to_journal):
     """`journalctl OTPBRIDGE_USER=alice` finds a login, and the number leads to its row in the audit log."""
     later = Later()
     told = AuditJournal(to_journal, later)
-    told.take([row(token="t1", service="sshd", rhost="192.0.2.7", host="web1", reason="wrong code", uid=0)])
+    told.take(
+        [row(token="t1", service="sshd", rhost="192.0.2.7", host="web1", reason="wrong code", stack="portal", uid=0)]
+    )
     later.run()
     fields = dict(fake.entry())
     assert fields["MESSAGE"] == "verify: auth_err for alice from 192.0.2.7 at sshd through web1: wrong code"
@@ -96,6 +98,7 @@ def test_a_verdict_is_one_entry_with_a_field_for_everything(fake, to_journal):
         "TOKEN": "t1",
         "HOST": "web1",
         "REASON": "wrong code",
+        "STACK": "portal",
         "CALLER": "0",
         "AUDIT": "7",
     }

@@ -323,6 +323,47 @@ def test_a_group_that_cannot_be_looked_up_lets_nobody_pass(tmp_path, monkeypatch
     on_bench(tmp_path, work, config='[policy]\nexempt_groups = ["robots"]\n')
 
 
+TWO = """
+[policy]
+limit = 2
+[stacks.vpn]
+rules = ["sufficient totp", "required recovery"]
+[stacks.sudo]
+rules = ["sufficient totp", "requisite password", "required recovery"]
+"""
+
+
+def test_the_audit_log_says_which_stack_came_to_it(tmp_path):
+    """Whether one let in, refused, left a code out, was given up or not judged at all; and in the account phase."""
+
+    async def work(bench):
+        await bench.password(PASSWORD)
+        assert (await bench.check("", stack="vpn")).verdict is Verdict.IGNORE
+        await bench.enforce(Enforcement.REQUIRED)
+        assert (await bench.check(bench.code(), service="vpn")).verdict is Verdict.SUCCESS
+        assert (await bench.check(stack="vpn")).verdict is Verdict.AUTH_ERR
+        # Two answers in one go to no stack in particular, a wrong code that leads on to the password, and nothing.
+        assert (await bench.check("", "", service="login")).verdict is Verdict.AUTH_ERR
+        await bench.talk(wrong(bench.code()), service="sudo")
+        for _ in range(2):
+            said = (await bench.check(wrong(bench.code()), stack="vpn")).verdict
+        assert said is Verdict.MAXTRIES
+        assert (await bench.judge.account(bench.subject(service="vpn"))).verdict is Verdict.SUCCESS
+        rows = [(row["event"], row["verdict"], row.get("stack")) for row in bench.audit() if "verdict" in row]
+        assert rows == [
+            ("verify", "ignore", "vpn"),
+            ("verify", "success", "vpn"),
+            ("verify", "auth_err", "vpn"),
+            ("verify", "auth_err", "default"),
+            ("verify", "auth_err", "sudo"),
+            ("verify", "auth_err", "vpn"),
+            ("verify", "maxtries", "vpn"),
+            ("account", "success", "vpn"),
+        ]
+
+    on_bench(tmp_path, work, config=TWO)
+
+
 def test_the_account_phase_can_want_a_code_shown_just_before(tmp_path):
     """A public key that went past the code is turned away; who has just shown one is not."""
 

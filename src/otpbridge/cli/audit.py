@@ -42,6 +42,7 @@ def entry_line(entry: Entry) -> str:
     named = [
         ("token", entry.token),
         ("reason", entry.reason),
+        ("stack", entry.stack),
         ("service", entry.service),
         ("rhost", entry.rhost),
         ("host", entry.host),

@@ -137,6 +137,7 @@ class _Entry(msgspec.Struct):
     token: str | None = None
     verdict: str | None = None
     reason: str | None = None
+    stack: str | None = None
     uid: int | None = None
     service: str | None = None
     rhost: str | None = None
@@ -200,6 +201,7 @@ class AuditJournal:
             OTPBRIDGE_TOKEN=entry.token,
             OTPBRIDGE_HOST=entry.host,
             OTPBRIDGE_REASON=_shown(entry.reason),
+            OTPBRIDGE_STACK=entry.stack,
             OTPBRIDGE_CALLER=entry.uid,
             OTPBRIDGE_WAIT=entry.detail.get("wait"),
             OTPBRIDGE_AUDIT=row.sequence,

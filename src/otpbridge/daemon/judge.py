@@ -74,9 +74,15 @@ class Subject:
         return self.authority is not Authority.SELF
 
     def event(
-        self, event: str, outcome: Outcome, token: str | None = None, detail: Detail | None = None
+        self,
+        event: str,
+        outcome: Outcome,
+        token: str | None = None,
+        detail: Detail | None = None,
+        *,
+        stack: str | None = None,
     ) -> AuditEvent:
-        """The audit row of an outcome."""
+        """The audit row of an outcome, with the stack that came to it."""
         return AuditEvent(
             event,
             client=self.client,
@@ -90,6 +96,7 @@ class Subject:
             rhost=self.context.rhost or None,
             detail=detail,
             host=self.caller.host,
+            stack=stack,
         )
 
 
@@ -208,7 +215,8 @@ class Judge:
         attempt = conversation.attempt
         conversation.run.close()
         if attempt.judged:
-            row = conversation.subject.event("verify", _LEFT, detail=_began(attempt, attempt.wait))
+            wait, stack = _began(attempt, attempt.wait), conversation.case.stack.name
+            row = conversation.subject.event("verify", _LEFT, detail=wait, stack=stack)
             noting = self._store.change(lambda transaction: transaction.audit(row), self._now_ms())
             noting.add_done_callback(_forget)
 
@@ -228,7 +236,9 @@ class Judge:
         )
         if verdict is Verdict.ACCT_EXPIRED and not subject.believed:
             verdict = Verdict.PERM_DENIED
-        return self._account(subject, await self._note(subject, Outcome(verdict, reason), "account"))
+        return self._account(
+            subject, await self._note(subject, Outcome(verdict, reason), "account", stack=case.stack)
+        )
 
     # --- before the question ---
 
@@ -351,14 +361,15 @@ class Judge:
         if attempt.turned_away is not None:
             # It was counted as refused when it was turned away.
             _, outcome = self._ruled(conversation, Verdict.AUTH_ERR, attempt.why, attempt.turned_away)
-            return await self._note(subject, outcome, detail=_began(attempt, attempt.wait))
+            wait = _began(attempt, attempt.wait)
+            return await self._note(subject, outcome, detail=wait, stack=conversation.case.stack)
         waived = conversation.waived
         verdict = policy.amounts_to(
             found, attempt.mode, waived=waived is not None, enrolled=attempt.enrolled is not None
         )
         if verdict is Verdict.IGNORE:
             outcome = self._noticed(conversation, Outcome(verdict, waived or ""))
-            return await self._told(conversation, await self._note(subject, outcome))
+            return await self._told(conversation, await self._note(subject, outcome, stack=conversation.case.stack))
         if attempt.candidate.user is not None and attempt.candidate.user.locked_at is not None:
             return await self._settle(conversation, Verdict.AUTH_ERR, "user is locked")
         if verdict is Verdict.SUCCESS:
@@ -375,7 +386,8 @@ class Judge:
         attempt, subject = conversation.attempt, conversation.subject
         if not attempt.judged and verdict is not Verdict.SUCCESS:
             # Nothing was guessed, so nothing is counted.
-            return await self._note(subject, Outcome(verdict, reason), detail={"unanswered": True})
+            left, stack = Outcome(verdict, reason), conversation.case.stack
+            return await self._note(subject, left, detail={"unanswered": True}, stack=stack)
         passed = verdict is Verdict.SUCCESS
         outcome: Outcome = await self._store.settle(
             _settlement(
@@ -397,7 +409,7 @@ class Judge:
         """What a ruling means to the audit log and to the caller, who hears of the token on success alone."""
         attempt = conversation.attempt
         token = attempt.spends[-1][0].id if attempt.spends else attempt.enrolled
-        detail = None
+        detail, stack = None, conversation.case.stack.name
         match ruling.settled:
             case Settled.PASSED:
                 detail = _used(attempt)
@@ -414,7 +426,7 @@ class Judge:
                 outcome = Outcome(Verdict.AUTHINFO_UNAVAIL, "the store could not be written")
         if ruling.settled in {Settled.MISSED, Settled.SPENT}:
             detail = _began(attempt, max(ruling.wait, attempt.wait))
-        return conversation.subject.event("verify", outcome, token, detail), outcome
+        return conversation.subject.event("verify", outcome, token, detail, stack=stack), outcome
 
     def _noticed(self, conversation: Conversation, outcome: Outcome) -> Outcome:
         """An outcome that lets in, with what the person is told, and which code was in the answer."""
@@ -440,10 +452,16 @@ class Judge:
         return outcome
 
     async def _note(
-        self, subject: Subject, outcome: Outcome, event: str = "verify", detail: Detail | None = None
+        self,
+        subject: Subject,
+        outcome: Outcome,
+        event: str = "verify",
+        *,
+        detail: Detail | None = None,
+        stack: Stack | None = None,
     ) -> Outcome:
         """Write an outcome that spends and counts nothing to the audit log, then give it."""
-        row = subject.event(event, outcome, detail=detail)
+        row = subject.event(event, outcome, detail=detail, stack=None if stack is None else stack.name)
         try:
             await self._store.change(lambda transaction: transaction.audit(row), self._now_ms())
         except StoreError as error:

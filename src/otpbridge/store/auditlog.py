@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -51,6 +51,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     token: str | None = None
     verdict: str | None = None
     reason: str | None = None
+    stack: str | None = None
     uid: int | None = None
     pid: int | None = None
     service: str | None = None
@@ -67,6 +68,10 @@ class _About(msgspec.Struct):
 
 
 _decode_about = msgspec.json.Decoder(_About).decode
+
+
+def _nobody(_rows: int) -> None:
+    """Is told nothing."""
 
 
 class AuditLog:
@@ -96,6 +101,7 @@ class AuditLog:
                 event.token,
                 event.verdict,
                 event.reason,
+                event.stack,
                 event.uid,
                 event.pid,
                 event.service,
@@ -123,10 +129,26 @@ class AuditLog:
                 statement.run_in_order(cursor, [*chain.from_iterable(values[done : done + size])])
                 done += size
 
-    def check(self, connection: Connection, anchor: str | None = None, *, rest: float = 0.0) -> AuditCheck:
+    def follow(self, mark: Mark, sequence: int, client: str | None, name: str | None, entry: str, mac: bytes) -> Mark:
+        """The mark behind a row that stands on `mark`. Raises BrokenChainError where it does not."""
+        mark = self.chain.follow(mark, sequence, entry.encode(), bytes(mac))
+        about = _decode_about(entry)
+        if (client, name) != (about.client, about.user):
+            raise BrokenChainError(f"entry {sequence} is put down to somebody whom it is not about")
+        return mark
+
+    def check(
+        self,
+        connection: Connection,
+        anchor: str | None = None,
+        *,
+        rest: float = 0.0,
+        told: Callable[[int], None] = _nobody,
+    ) -> AuditCheck:
         """Walk the whole chain. `anchor` is one that an earlier check gave. Raises ValueError for a bad anchor.
 
-        After each piece it rests for `rest` times as long as that took, for others to work.
+        After each piece it rests for `rest` times as long as that took, for others to work. `told` hears how many
+        rows were checked.
         """
         expected = parse_anchor(anchor) if anchor else None
         found = connection.execute(
@@ -149,12 +171,10 @@ class AuditLog:
             _compare(mark, expected)
             for piece in rows.partitions():
                 begun = time.perf_counter()
-                for sequence, client, name, entry, stored in piece:
-                    mark = self.chain.follow(mark, sequence, entry.encode(), bytes(stored))
-                    about = _decode_about(entry)
-                    if (client, name) != (about.client, about.user):
-                        raise BrokenChainError(f"entry {sequence} is put down to somebody whom it is not about")
+                for row in piece:
+                    mark = self.follow(mark, *row)
                     _compare(mark, expected)
+                told(mark.sequence - begins.sequence)
                 time.sleep(rest * (time.perf_counter() - begun))
             _check_end(mark, head, expected)
         except BrokenChainError as error:

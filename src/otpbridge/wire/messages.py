@@ -648,6 +648,7 @@ class Entry(Message):
     token: str | None = None
     verdict: str | None = None
     reason: str | None = None
+    stack: str | None = None
     uid: int | None = None
     pid: int | None = None
     service: str | None = None
