@@ -128,6 +128,7 @@ class ImportDesk:
                 kind=key.kind,
                 parameters=key.parameters,
                 moving_factor=key.counter,
+                drift=line.drift,
                 label=key.account,
                 issuer=key.issuer,
             )

@@ -1,23 +1,30 @@
 """The formats of `otpbridge import`: a token per line.
 
 `USER<TAB>otpauth://…`, `USER<TAB>otpauth-migration://…` with one account, or `USER<TAB>PUBLIC,PRIVATE,KEY`.
+After a URI there may be another tab and `drift=STEPS`: how many time steps the clock of a TOTP token is ahead.
 """
 
 from __future__ import annotations
 
+import re
 import string
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from otpbridge.enroll import migration
 from otpbridge.enroll.names import check_text
 from otpbridge.enroll.otpauth import OtpauthKey, parse
+from otpbridge.enroll.seeds import to_base32
 from otpbridge.errors import EnrolError
-from otpbridge.model import Secret
+from otpbridge.model import Kind, Secret
 from otpbridge.otp.yubiotp import KEY_SIZE, PRIVATE_ID_SIZE, PUBLIC_ID_LONGEST, YubiKey, from_modhex
 
 _USER_LONGEST = 256
 _YUBICO_FIELDS = 5
 """Fields of the file that Yubico's programming tools write: serial number, public id, private id, key, and more."""
+MOST_DRIFT = 1000
+"""Time steps; as far as resynchronisation searches by default."""
+_DRIFT = re.compile(r"drift=(-?[0-9]{1,4})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +33,8 @@ class ImportLine:
 
     user: str
     key: OtpauthKey | YubiKey
+    drift: int = 0
+    """Of the device's clock, in time steps."""
 
 
 def parse_line(line: str) -> ImportLine | None:
@@ -42,15 +51,50 @@ def parse_line(line: str) -> ImportLine | None:
         raise EnrolError(_without_tab(line))
     if not user:
         raise EnrolError("there is no user before the tab")
-    check_text(user, "user name")
-    if len(user.encode()) > _USER_LONGEST:
-        raise EnrolError(f"the user name is longer than {_USER_LONGEST} bytes")
+    check_user(user)
+    key, second_tab, drift = key.partition("\t")
     key = key.strip(" ")
     if "," in key and ":" not in key:
+        if second_tab:
+            raise EnrolError("nothing may follow after the AES key")
         return ImportLine(user, _yubikey(key))
-    if key.lower().startswith(migration.SCHEME):
-        return ImportLine(user, _exported(key))
-    return ImportLine(user, parse(key))
+    read = _exported(key) if key.lower().startswith(migration.SCHEME) else parse(key)
+    return ImportLine(user, read, _drift(drift, read.kind) if second_tab else 0)
+
+
+def check_user(user: str) -> None:
+    """Raise EnrolError unless this can be the name of a user."""
+    check_text(user, "user name")
+    if not user:
+        raise EnrolError("the user has no name")
+    if len(user.encode()) > _USER_LONGEST:
+        raise EnrolError(f"the user name is longer than {_USER_LONGEST} bytes")
+
+
+def write_line(user: str, key: OtpauthKey, drift: int = 0) -> str:
+    """The line that is read as this. It holds the seed.
+
+    Account and issuer may be any that are read: the device computes the codes, and no authenticator scans this.
+    """
+    parameters = key.parameters
+    fields = [
+        f"secret={to_base32(key.secret)}",
+        f"issuer={quote(key.issuer, safe='')}",
+        f"algorithm={parameters.algorithm.value}",
+        f"digits={parameters.digits}",
+        f"period={parameters.period}" if key.kind is Kind.TOTP else f"counter={key.counter}",
+    ]
+    line = f"{user}\totpauth://{key.kind.value}/:{quote(key.account, safe='')}?{'&'.join(fields)}"
+    return f"{line}\tdrift={drift}" if drift else line
+
+
+def _drift(text: str, kind: Kind) -> int:
+    found = _DRIFT.fullmatch(text)
+    if found is None or abs(int(found[1])) > MOST_DRIFT:
+        raise EnrolError(f"after the URI there may be a tab and drift=STEPS, {MOST_DRIFT} steps at most")
+    if kind is not Kind.TOTP:
+        raise EnrolError("only the clock of a totp token drifts")
+    return int(found[1])
 
 
 def _exported(uri: str) -> OtpauthKey:

@@ -22,6 +22,7 @@ def stage(transaction: Transaction, import_id: str, rows: Sequence[tuple[int, To
                 "line": line,
                 "client": token.client,
                 "name": token.user,
+                "drift": token.drift,
                 "sealed": sealed,
                 "fingerprint": fingerprint,
             }
@@ -71,8 +72,8 @@ def finish(transaction: Transaction, import_id: str) -> int:
     shared = [column.name for column in staged.c if column.name in token.c]
     taken = run(
         insert(token).from_select(
-            [*shared, "user_id", "drift"],
-            select(*(staged.c[name] for name in shared), user.c.id, literal(0))
+            [*shared, "user_id"],
+            select(*(staged.c[name] for name in shared), user.c.id)
             .join(user, (user.c.client == staged.c.client) & (user.c.name == staged.c.name))
             .where(here)
             .order_by(staged.c.line),

@@ -162,6 +162,7 @@ staged = Table(
     Column("period", Integer, nullable=False),
     Column("t0", Number, nullable=False),
     Column("moving_factor", Number, nullable=False),
+    Column("drift", Integer, nullable=False),
     Column("label", Text, nullable=False),
     Column("issuer", Text, nullable=False),
     Column("sealed", LargeBinary, nullable=False),

@@ -101,6 +101,7 @@ def upgrade() -> None:
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("id", sa.Text, nullable=False),
         *_token_columns(),
+        sa.Column("drift", sa.Integer, nullable=False),
         sa.Column("sealed", sa.LargeBinary, nullable=False),
         sa.Column("fingerprint", sa.LargeBinary, nullable=False),
     )
