@@ -12,7 +12,8 @@ from otpbridge.cli import ask, show
 from otpbridge.cli.exits import Code, CommandError
 from otpbridge.enroll import pskc_users
 from otpbridge.enroll.lines import write_line
-from otpbridge.enroll.pskc import Container, Fault, Protection, PskcKey, parse
+from otpbridge.enroll.pskc import Container, Fault, Protection, parse
+from otpbridge.enroll.pskc_key import PskcKey
 from otpbridge.enroll.pskc_tree import LONGEST
 from otpbridge.errors import EnrolError
 from otpbridge.model import Secret

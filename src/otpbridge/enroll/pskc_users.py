@@ -6,7 +6,8 @@ import csv
 from collections.abc import Mapping, Sequence
 
 from otpbridge.enroll.lines import check_user
-from otpbridge.enroll.pskc import Fault, Opened, PskcKey
+from otpbridge.enroll.pskc import Fault, Opened
+from otpbridge.enroll.pskc_key import PskcKey
 from otpbridge.errors import EnrolError
 
 _COLUMNS = ("serial", "user")
