@@ -69,7 +69,7 @@ benchmarks/.privacyidea/.ready: benchmarks/privacyidea.lock scripts/make-venv
 	@scripts/make-venv benchmarks/privacyidea.lock benchmarks/.privacyidea
 	@touch $@
 
-bench-limits: .venv/.ready ## what floods, large stores and a long audit log cost others, as root (BENCH_ARGS=--full)
+bench-limits: .venv/.ready pam ## what floods, large stores and a long audit log cost others, as root (BENCH_ARGS=--full)
 	$(PY) benchmarks/limits.py $(BENCH_ARGS)
 
 fuzz: .venv/.ready ## long fuzzing, each target for FUZZ_SECONDS=600; what it finds is kept in FUZZ_FOLDER=fuzz-found

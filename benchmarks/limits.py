@@ -1,9 +1,9 @@
 """What many, long or hostile things cost others: `make bench-limits`, or `limits.py --full` for all of it.
 
-A login is measured idle and under each attack in turn, in one run, with a connection for each, as root makes it; so
-is one while the audit log is exported and cut, and while a backup is made. `--full` has a million users with ten
-tokens each and a year of 100,000 audit entries a day, which needs 40 GB and hours. Needs root, to call as
-other users.
+A login is measured idle and under each attack in turn, in one run, with a connection for each, as root makes it: by
+PAM, whose module goes by the admins' socket, and by a call on the socket that all may open, as a portal's. So is a
+call while the audit log is exported and cut, and while a backup is made. `--full` has a million users with ten tokens
+each and a year of 100,000 audit entries a day, which needs 40 GB and hours. Needs root, to call as other users.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import secrets
@@ -20,15 +21,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import machine
-from native import InvalidRunError
+from native import InvalidRunError, Native
 from otpbridged import BIN, Daemon
 from people import People
+from stacks import Services
 
 from otpbridge.config import Key
 from otpbridge.model import AuditEvent, Backoff, Verdict
@@ -37,6 +39,7 @@ from otpbridge.store.store import open_store
 from otpbridge.vault.keys import KeyPlace
 
 HERE = Path(__file__).resolve().parent
+CHECKOUT = HERE.parent
 CALLER = HERE / "limits_caller.py"
 OTHER = 61_001
 """A uid that nobody has, and those after it."""
@@ -82,12 +85,16 @@ class Logins:
         self._daemon = daemon
         self._people = people
 
-    def run(self, count: int, socket: str = "verify") -> list[float]:
-        """The milliseconds of so many. Raises InvalidRunError where one was refused."""
+    def by_pam(self, native: Native, services: Services, service: str, count: int) -> list[float]:
+        """The milliseconds of so many by PAM, as sshd has it. Raises InvalidRunError where one was refused."""
+        run_dir = self._daemon.socket.parent
+        return native.paused(services.confdir, service, self._people.hotp(count, 1), PAUSE, run_dir)
+
+    def run(self, count: int) -> list[float]:
+        """The same by calls on the socket that all may open."""
         lines = "".join(f"{login.user} {login.code}\n" for login in self._people.hotp(count, 1))
-        path = self._daemon.socket.with_name(socket)
         done = subprocess.run(
-            _caller(0, path, "login", PAUSE), input=lines, capture_output=True, text=True, check=False
+            _caller(0, self._daemon.socket, "login", PAUSE), input=lines, capture_output=True, text=True, check=False
         )
         found = [line.split() for line in done.stdout.splitlines()]
         if done.returncode or any(verdict != "success" for _, verdict in found):
@@ -102,15 +109,19 @@ def _caller(uid: int, path: Path, what: str, number: float) -> list[str]:
 class Bench:
     """One run; what was measured is in `results`."""
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
+    def __init__(self, folder: Path, plan: Plan, module: Path, attacks: Collection[str]) -> None:
         self._folder = folder
         self._plan = plan
+        self._module = module
+        self._chosen = attacks
         self._secret = secrets.token_bytes(32)
         self.results: dict[str, Any] = {"machine": machine.describe(folder), "attacks": {}, "stores": {}, "audit": {}}
 
     def run(self) -> None:
-        """Measure everything."""
+        """Measure everything, or the attacks that were chosen."""
         self._attacks()
+        if self._chosen:
+            return
         for users, tokens in self._plan.stores:
             self._store(users, tokens)
         self._audit()
@@ -138,19 +149,26 @@ class Bench:
     # --- attacks ---
 
     def _attacks(self) -> None:
+        native = Native(self._folder)
+        services = Services(self._folder / "pam.d")
+        # A copy of the module: a build meanwhile must not change or take away what is measured.
+        service = services.add_otpbridge("limits", Path(shutil.copy(self._module, self._folder)))
         with self._daemon("attacks") as daemon:
             logins = self._people(daemon, 1000)
+            ways: dict[str, Callable[[int], list[float]]] = {
+                "PAM as root": functools.partial(logins.by_pam, native, services, service),
+                "the verify socket": logins.run,
+            }
             for name, number, users, words in ATTACKS:
-                for socket in ("verify", "admin"):
-                    found = [
-                        self._attacked(daemon, logins, (name, number, users), socket)
-                        for _ in range(self._plan.rounds)
-                    ]
+                if self._chosen and name not in self._chosen:
+                    continue
+                for way, log_in in ways.items():
+                    found = [self._attacked(daemon, log_in, (name, number, users)) for _ in range(self._plan.rounds)]
                     ratio = statistics.median(each["ratio"] for each in found)
-                    self.results["attacks"][f"{name}, {socket}"] = found
+                    self.results["attacks"][f"{name}, {way}"] = found
                     last = found[-1]
                     self._say(
-                        f"{words}; logins by `{socket}`: {last['idle']:.2f} -> {last['attacked']:.2f} ms",
+                        f"{words}; logins by {way}: {last['idle']:.2f} -> {last['attacked']:.2f} ms",
                         f"{ratio:.2f} x (p99 {last['p99']:.1f} ms), daemon {last['mib']:.0f} MiB{_mark(ratio)}",
                     )
 
@@ -159,10 +177,10 @@ class Bench:
         print(*parts, sep=", ", flush=True)
 
     def _attacked(
-        self, daemon: Daemon, logins: Logins, attack: tuple[str, int, int], socket: str
+        self, daemon: Daemon, log_in: Callable[[int], list[float]], attack: tuple[str, int, int]
     ) -> dict[str, float]:
         name, number, users = attack
-        idle = statistics.median(logins.run(self._plan.logins, socket))
+        idle = statistics.median(log_in(self._plan.logins))
         with contextlib.ExitStack() as stack:
             for place in range(users):
                 process = stack.enter_context(
@@ -176,7 +194,7 @@ class Bench:
                 stack.callback(process.kill)
                 assert process.stdout is not None
                 process.stdout.readline()
-            spent = logins.run(self._plan.logins, socket)
+            spent = log_in(self._plan.logins)
             mib = daemon.resident_mib()
             if process.poll() is not None:
                 raise InvalidRunError(f"the attack {name} ended")
@@ -356,20 +374,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--full", action="store_true", help="a million users with ten tokens, a year of audit entries")
+    parser.add_argument(
+        "--only", nargs="+", default=(), choices=[name for name, *_ in ATTACKS], help="measure these attacks alone"
+    )
+    parser.add_argument("--module", type=Path, default=CHECKOUT / "pam" / "build" / "pam_otpbridge.so")
     how.add_argument("--smoke", action="store_true", help="a few of each: shows that the harness works, not more")
     parser.add_argument(
         "--folder",
         type=Path,
-        default=os.environ.get("OTPBRIDGE_BENCH_DIR", HERE.parent.parent),
+        default=os.environ.get("OTPBRIDGE_BENCH_DIR", CHECKOUT.parent),
         help="where the stores are made, on the disk to measure (default: beside the checkout)",
     )
     parser.add_argument("--results", type=Path, default=HERE / "results" / "limits.json")
     options = parser.parse_args()
     if os.geteuid() != 0:
         parser.error("needs root, to call as other users")
+    if not options.module.exists():
+        parser.error(f"{options.module} does not exist: run `make pam` first")
     folder = Path(tempfile.mkdtemp(prefix="otpb-limits-", dir=options.folder))
     folder.chmod(0o755)
-    bench = Bench(folder, FULL if options.full else SMOKE if options.smoke else DEFAULT)
+    plan = FULL if options.full else SMOKE if options.smoke else DEFAULT
+    bench = Bench(folder, plan, options.module, options.only)
     print(f"load average before: {bench.results['machine']['load_before']:.2f}", flush=True)
     try:
         bench.run()

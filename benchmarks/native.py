@@ -26,6 +26,13 @@ class InvalidRunError(Exception):
     """A run whose figures mean nothing, and why."""
 
 
+AT_SYSTEM_PLACE = (
+    *("unshare", "--mount", "--propagation", "private", "sh", "-ec"),
+    'mount -t tmpfs tmpfs /run; mkdir -m 0755 /run/otpbridge; mount --bind "$0" /run/otpbridge; exec "$@"',
+)
+"""Before a folder and a command: run it, as root, where that folder is /run/otpbridge."""
+
+
 class MissingError(Exception):
     """What this machine lacks for a scenario."""
 
@@ -97,6 +104,19 @@ class Native:
         """Log in until all processes are killed; PAM's code of each login, -1 where it did not come."""
         command = [*self._pambench(confdir, service, processes, 0), "killed", str(microseconds)]
         return _run(command, _lines(logins)).codes
+
+    def paused(
+        self, confdir: Path, service: str, logins: Sequence[Login], seconds: float, run_dir: Path
+    ) -> list[float]:
+        """Log in with a pause after each login, where /run/otpbridge is `run_dir`; the milliseconds of each.
+
+        Raises InvalidRunError where one was refused.
+        """
+        command = [*AT_SYSTEM_PLACE, run_dir, *self._pambench(confdir, service, 1, 0)]
+        run = _run([*command, "paused", round(seconds * 1e6)], _lines(logins))
+        if any(run.codes):
+            raise InvalidRunError(f"logins were refused: {Counter(run.codes)}")
+        return run.spent
 
     def codes(self, confdir: Path, service: str, logins: Sequence[Login], processes: int = 1) -> list[int]:
         """Log in; PAM's code of each login."""

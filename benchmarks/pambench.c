@@ -1,13 +1,14 @@
 /*
  * Times logins through a PAM stack from inside of a process, as sshd or sudo would do them.
  *
- *     pambench CONFDIR SERVICE PROCESSES WARMUP [together | killed MICROSECONDS] < logins
+ *     pambench CONFDIR SERVICE PROCESSES WARMUP [together | paused MICROSECONDS | killed MICROSECONDS] < logins
  *
  * A line of `logins` is a user, a space and the code to answer with: both are made before anything is timed. Login i
  * belongs to process i % PROCESSES, which goes through its own in order. The first WARMUP of each process are not
  * timed. All processes start the timed part together. With `together` they start every login together, so that the
- * same code on as many lines as there are processes is tried by all of them at once. With `killed` all processes get
- * SIGKILL that long after the start, whatever they are doing. Prints:
+ * same code on as many lines as there are processes is tried by all of them at once. With `paused` each waits that
+ * long after each of its timed logins. With `killed` all processes get SIGKILL that long after the start, whatever they
+ * are doing. Prints:
  *
  *     wall NANOSECONDS      from the first start to the last end; this and the next not with `killed`
  *     cpu NANOSECONDS       user and system time of all processes in the timed part
@@ -108,7 +109,8 @@ static void log_in(const char *confdir, const char *service, struct login *login
     login->spent = now() - begun;
 }
 
-static void work(struct shared *shared, size_t count, int process, int processes, int warmup, int together, char **argv)
+static void work(struct shared *shared, size_t count, int process, int processes, int warmup, int together,
+                 useconds_t pause, char **argv)
 {
     struct span *span = &shared->spans[process];
     size_t next = (size_t)process;
@@ -122,6 +124,8 @@ static void work(struct shared *shared, size_t count, int process, int processes
         if (together)
             pthread_barrier_wait(&shared->start);
         log_in(argv[1], argv[2], &shared->logins[next]);
+        if (pause > 0)
+            usleep(pause);
     }
     span->cpu = cpu_time() - span->cpu;
     span->end = now();
@@ -192,8 +196,9 @@ static void drain(int sink, int pipe_end, int64_t nanoseconds)
 int main(int argc, char **argv)
 {
     int together = argc == 6 && strcmp(argv[5], "together") == 0;
+    int paused = argc == 7 && strcmp(argv[5], "paused") == 0;
     int killed = argc == 7 && strcmp(argv[5], "killed") == 0;
-    int right = argc == 5 || together || killed;
+    int right = argc == 5 || together || paused || killed;
     int processes = right ? atoi(argv[3]) : 0, warmup = right ? atoi(argv[4]) : 0;
     int sink, alive[2], status, failed = 0;
     pid_t pids[PROCESSES_MAX];
@@ -204,7 +209,8 @@ int main(int argc, char **argv)
     size_t count;
 
     if (processes < 1 || processes > PROCESSES_MAX) {
-        fprintf(stderr, "usage: pambench CONFDIR SERVICE PROCESSES WARMUP [together | killed MICROSECONDS] < logins\n");
+        fprintf(stderr, "usage: pambench CONFDIR SERVICE PROCESSES WARMUP "
+                        "[together | paused MICROSECONDS | killed MICROSECONDS] < logins\n");
         return 2;
     }
     count = read_logins(&logins);
@@ -229,7 +235,7 @@ int main(int argc, char **argv)
             close(alive[0]);
             if (sink >= 0)
                 close(sink);
-            work(shared, count, process, processes, warmup, together, argv);
+            work(shared, count, process, processes, warmup, together, paused ? (useconds_t)atol(argv[6]) : 0, argv);
             _exit(0);
         }
     }

@@ -33,9 +33,9 @@ class Services:
         (self.confdir / name).write_text(f"auth {rule}\n")
         return name
 
-    def add_otpbridge(self, name: str, module: Path, socket: Path) -> str:
-        """Our module on a daemon's socket."""
-        return self.add(name, f"required {module} socket={socket}")
+    def add_otpbridge(self, name: str, module: Path, socket: Path | None = None) -> str:
+        """Our module on a daemon's socket, or on the one that it chooses itself."""
+        return self.add(name, f"required {module}" if socket is None else f"required {module} socket={socket}")
 
 
 class Google:

@@ -141,7 +141,7 @@ bool options_read(struct options *options, int argc, const char **argv, options_
 {
     bool right = true;
 
-    *options = (struct options){.socket = OPTIONS_SOCKET_DEFAULT, .timeout = OPTIONS_TIMEOUT_DEFAULT};
+    *options = (struct options){.timeout = OPTIONS_TIMEOUT_DEFAULT};
     for (int i = 0; i < argc; i++) {
         const char *problem = set_option(options, argv[i]);
 

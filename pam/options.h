@@ -4,7 +4,9 @@
 
 #include <stdbool.h>
 
-#define OPTIONS_SOCKET_DEFAULT "/run/otpbridge/verify"
+/* Where the daemon listens for all, and for root and the group of its admins. */
+#define OPTIONS_SOCKET_VERIFY "/run/otpbridge/verify"
+#define OPTIONS_SOCKET_ADMIN "/run/otpbridge/admin"
 
 enum {
     OPTIONS_TIMEOUT_DEFAULT = 10, /* seconds */
@@ -20,7 +22,7 @@ enum first_pass {
 
 /* The strings are the arguments themselves. */
 struct options {
-    const char *socket;
+    const char *socket; /* NULL: the module chooses */
     const char *stack;  /* NULL: the daemon chooses */
     const char *prompt; /* NULL: the daemon's own text */
     int timeout;        /* seconds, 1 to OPTIONS_TIMEOUT_MAX */

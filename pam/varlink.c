@@ -175,7 +175,11 @@ enum varlink_fault varlink_open(struct varlink *link, const char *path)
     if (link->fd < 0)
         return VARLINK_SYSTEM;
     fault = connect_to(link, path);
-    return fault == VARLINK_OK ? check_server(link, owner) : fault;
+    if (fault == VARLINK_OK)
+        fault = check_server(link, owner);
+    if (fault != VARLINK_OK)
+        varlink_close(link);
+    return fault;
 }
 
 /* Waits until `events` or the other side's hanging up. */

@@ -53,7 +53,7 @@ void varlink_stop_clock(struct varlink *link);
 
 /*
  * Connects to the socket at `path` if it and the server behind it belong to root, to the user `otpbridge` or to
- * the effective user. The clock must run.
+ * the effective user. The clock must run. After a fault the connection is closed, and another one can be opened.
  */
 enum varlink_fault varlink_open(struct varlink *link, const char *path);
 

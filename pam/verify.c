@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
+#include <unistd.h>
 
 enum {
     CONTEXT_MAX = 256,   /* bytes of a context field */
@@ -28,6 +29,8 @@ struct verify {
     pam_handle_t *pamh;
     const struct options *options;
     const char *user;
+    const char *service, *rhost, *tty, *ruser; /* what else PAM knows of the attempt, untrusted text; NULL: not set */
+    const char *socket;                        /* the one that was tried last */
     bool silent;
     bool asked;        /* the person was asked something */
     const char *given; /* what may answer the first prompt, from an earlier module; or NULL */
@@ -46,7 +49,7 @@ static void debug_state(const struct verify *verify, const char *state, size_t c
 
 static int unavailable(const struct verify *verify, enum varlink_fault fault)
 {
-    pam_syslog(verify->pamh, LOG_ERR, "%s: %s", verify->options->socket, varlink_explain(fault));
+    pam_syslog(verify->pamh, LOG_ERR, "%s: %s", verify->socket, varlink_explain(fault));
     return PAM_AUTHINFO_UNAVAIL;
 }
 
@@ -75,7 +78,7 @@ static int not_judged(const struct verify *verify)
     case REPLY_OTHER_ERROR:
         break;
     }
-    pam_syslog(verify->pamh, LOG_ERR, "%s: %s", verify->options->socket, why);
+    pam_syslog(verify->pamh, LOG_ERR, "%s: %s", verify->socket, why);
     return PAM_AUTHINFO_UNAVAIL;
 }
 
@@ -143,24 +146,46 @@ static void write_item(struct json_writer *call, const char *name, const char *v
     json_write_string(call, value, limit);
 }
 
-/* What PAM knows of the attempt, all of it untrusted text; what is not known is left out. */
+/*
+ * Reads an item of PAM's; NULL where it is not set. One that cannot be read refuses: a login without its remote host
+ * would be judged as another one.
+ */
+static int get_item(const struct verify *verify, const char *name, int type, const char **value)
+{
+    const void *item = NULL;
+
+    if (pam_get_item(verify->pamh, type, &item) != PAM_SUCCESS) {
+        pam_syslog(verify->pamh, LOG_ERR, "%s cannot be read", name);
+        return PAM_SYSTEM_ERR;
+    }
+    *value = item;
+    return PAM_SUCCESS;
+}
+
+static int read_context(struct verify *verify)
+{
+    int outcome = get_item(verify, "PAM_SERVICE", PAM_SERVICE, &verify->service);
+
+    if (outcome == PAM_SUCCESS)
+        outcome = get_item(verify, "PAM_RHOST", PAM_RHOST, &verify->rhost);
+    if (outcome == PAM_SUCCESS)
+        outcome = get_item(verify, "PAM_TTY", PAM_TTY, &verify->tty);
+    if (outcome == PAM_SUCCESS)
+        outcome = get_item(verify, "PAM_RUSER", PAM_RUSER, &verify->ruser);
+    return outcome;
+}
+
+/* What is not known is left out. */
 static void write_context(const struct verify *verify, struct json_writer *call)
 {
-    static const struct {
-        const char *name;
-        int item;
-    } items[] = {{"rhost", PAM_RHOST}, {"tty", PAM_TTY}, {"ruser", PAM_RUSER}};
-    const void *value = NULL;
-
-    if (pam_get_item(verify->pamh, PAM_SERVICE, &value) != PAM_SUCCESS || value == NULL)
-        value = "";
     json_write(call, ",\"context\":{\"service\":");
-    json_write_string(call, value, CONTEXT_MAX);
-    for (size_t i = 0; i < sizeof items / sizeof *items; i++) {
-        value = NULL;
-        if (pam_get_item(verify->pamh, items[i].item, &value) == PAM_SUCCESS && value != NULL)
-            write_item(call, items[i].name, value, CONTEXT_MAX);
-    }
+    json_write_string(call, verify->service == NULL ? "" : verify->service, CONTEXT_MAX);
+    if (verify->rhost != NULL)
+        write_item(call, "rhost", verify->rhost, CONTEXT_MAX);
+    if (verify->tty != NULL)
+        write_item(call, "tty", verify->tty, CONTEXT_MAX);
+    if (verify->ruser != NULL)
+        write_item(call, "ruser", verify->ruser, CONTEXT_MAX);
     json_write(call, "}");
 }
 
@@ -305,23 +330,57 @@ static int converse_once(struct verify *verify)
 }
 
 /* The password that an earlier module left, where the options say that it may be the answer. */
-static const char *first_pass(const struct verify *verify)
+static int read_first_pass(struct verify *verify)
 {
-    const void *token = NULL;
+    int outcome;
 
     if (verify->options->first_pass == FIRST_PASS_UNUSED)
-        return NULL;
-    if (pam_get_item(verify->pamh, PAM_AUTHTOK, &token) != PAM_SUCCESS || token == NULL)
-        return NULL;
-    return strlen(token) <= CONVERSE_ANSWER_MAX ? token : NULL;
+        return PAM_SUCCESS;
+    outcome = get_item(verify, "PAM_AUTHTOK", PAM_AUTHTOK, &verify->given);
+    if (outcome == PAM_SUCCESS && verify->given != NULL && strlen(verify->given) > CONVERSE_ANSWER_MAX)
+        verify->given = NULL;
+    return outcome;
+}
+
+static enum varlink_fault open_at(struct verify *verify, const char *path)
+{
+    enum varlink_fault fault = varlink_open(&verify->link, path);
+
+    verify->socket = path;
+    if (verify->options->debug)
+        pam_syslog(verify->pamh, LOG_DEBUG, "%s: %s", path, fault == VARLINK_OK ? "connected" : varlink_explain(fault));
+    return fault;
+}
+
+/* Whether there is no such socket, or none for this process. Not one that is there and cannot be trusted. */
+static bool is_closed(enum varlink_fault fault)
+{
+    return fault == VARLINK_NO_SOCKET || fault == VARLINK_NOBODY_LISTENS || fault == VARLINK_NO_ACCESS;
+}
+
+/*
+ * Root's logins go by the admins' socket, where no user can fill the queue before them. The daemon judges there as on
+ * the other one, which has to do where this one is closed. For both the effective uid counts: su(1) and sudo(8) have
+ * root's.
+ */
+static enum varlink_fault open_default(struct verify *verify)
+{
+    if (geteuid() == 0) {
+        enum varlink_fault fault = open_at(verify, OPTIONS_SOCKET_ADMIN);
+
+        if (!is_closed(fault))
+            return fault;
+    }
+    return open_at(verify, OPTIONS_SOCKET_VERIFY);
 }
 
 static int open_link(struct verify *verify)
 {
+    const char *path = verify->options->socket;
     enum varlink_fault fault;
 
     varlink_start_clock(&verify->link);
-    fault = varlink_open(&verify->link, verify->options->socket);
+    fault = path == NULL ? open_default(verify) : open_at(verify, path);
     varlink_stop_clock(&verify->link);
     return fault == VARLINK_OK ? PAM_SUCCESS : unavailable(verify, fault);
 }
@@ -361,13 +420,22 @@ static int forward_password(struct verify *verify, int outcome)
     return pam_set_item(verify->pamh, PAM_AUTHTOK, verify->combined) == PAM_SUCCESS ? outcome : PAM_BUF_ERR;
 }
 
+/* What is needed before the first call: what PAM knows, and a connection. */
+static int start(struct verify *verify)
+{
+    int outcome = read_context(verify);
+
+    return outcome == PAM_SUCCESS ? open_link(verify) : outcome;
+}
+
 static int login(struct verify *verify)
 {
-    int outcome = open_link(verify);
+    int outcome = start(verify);
 
+    if (outcome == PAM_SUCCESS)
+        outcome = read_first_pass(verify);
     if (outcome != PAM_SUCCESS)
         return outcome;
-    verify->given = first_pass(verify);
     outcome = converse_once(verify);
     if (outcome == PAM_AUTH_ERR && verify->given_used && !verify->asked &&
         verify->options->first_pass == FIRST_PASS_TRY) {
@@ -396,7 +464,7 @@ int verify_login(pam_handle_t *pamh, const struct options *options, int flags, c
 
 static int account(struct verify *verify)
 {
-    int outcome = open_link(verify);
+    int outcome = start(verify);
 
     if (outcome != PAM_SUCCESS)
         return outcome;

@@ -1,7 +1,7 @@
 /*
  * Whole logins, from the entry points on, in a world where any call may fail and where the daemon says anything. The
- * first byte of the input chooses the arguments, the second the call and its flags; then come the header of the world
- * (world.h) and what the daemon says.
+ * first byte of the input chooses the arguments, the second the call, its flags and whether there is a socket=; then
+ * come the header of the world (world.h) and what the daemon says.
  */
 #include "world.h"
 
@@ -16,14 +16,15 @@ enum { TIMEOUT_S = 1, SLACK_NS = 500000000 }; /* the slack is for the calls betw
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static int read_arguments(const char *arguments[], uint8_t bits)
+static int read_arguments(const char *arguments[], uint8_t bits, bool socket)
 {
     static const char *const optional[] = {
         "forward_pass", "nullok", "debug", "echo_verification_code", "prompt=Prompt: ", "stack=sudo",
     };
     int count = 0;
 
-    arguments[count++] = "socket=/run/otpbridge/verify";
+    if (socket)
+        arguments[count++] = "socket=/run/otpbridge/verify";
     arguments[count++] = "timeout=1";
     for (size_t i = 0; i < sizeof optional / sizeof *optional; i++)
         if ((bits >> i & 1) != 0)
@@ -40,7 +41,7 @@ static void check_outcome(int outcome, bool nonsense)
     world_check(outcome >= 0 && outcome < _PAM_RETURN_VALUES);
     world_check(!nonsense || outcome == PAM_SERVICE_ERR);
     /* Success and ignore are said by a daemon that may be believed, in answer to the last call, or not at all. */
-    world_check(!lets_in || world_is_trusted());
+    world_check(!lets_in || (world_is_trusted() && world_was_read()));
     world_check(outcome != PAM_SUCCESS || world_said("success"));
     world_check(outcome != PAM_IGNORE || world_said("ignore"));
     world_check(world_forwarded() == NULL || lets_in);
@@ -55,7 +56,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (size < SAID)
         return 0;
-    count = read_arguments(arguments, data[ARGUMENTS]);
+    count = read_arguments(arguments, data[ARGUMENTS], (data[CALL] & 4) == 0);
     flags = (data[CALL] & 1) != 0 ? PAM_SILENT : 0;
     world_begin(data + WORLD, data + SAID, size - SAID);
     errno = EDOM;

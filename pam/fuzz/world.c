@@ -1,6 +1,7 @@
 #include "world.h"
 
 #include "converse.h"
+#include "options.h"
 #include "utf8.h"
 #include "varlink.h"
 
@@ -16,6 +17,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,6 +29,7 @@ enum {
     CALL_NS = 100000,   /* what a call takes, so that trying again comes to an end */
     MILLISECOND = 1000000,
     STRANGER = 4242,    /* a uid that nothing belongs to */
+    ORDINARY = 1000,    /* of a process that is not root's */
     SERVICE = 99        /* that of the user otpbridge */
 };
 
@@ -42,7 +45,9 @@ static struct {
     bool open[FDS];
     int64_t now, person;
     unsigned calls, prompts;
-    bool stranger; /* something that belongs to a stranger was shown to the module, or it could not look */
+    bool stranger; /* something that belongs to a stranger was shown to the module */
+    bool unseen;   /* it could not look at the socket that it tried last */
+    bool unread;   /* it could not read an item of PAM's */
     void *answers[64];
     size_t answer_count;
     void *block; /* what calloc(3) gave */
@@ -156,6 +161,16 @@ int __wrap_fcntl64(int fd, int command, ...)
 
 /* --- who owns what --- */
 
+uid_t __real_geteuid(void);
+uid_t __wrap_geteuid(void);
+
+uid_t __wrap_geteuid(void)
+{
+    if (!world.runs)
+        return __real_geteuid();
+    return bit(PLACE, 4) ? ORDINARY : 0;
+}
+
 static uid_t owner(unsigned kind)
 {
     switch (kind & 3) {
@@ -175,8 +190,10 @@ static uid_t owner(unsigned kind)
 static int show(struct stat *info, bool folder)
 {
     memset(info, 0, sizeof *info);
+    if (folder)
+        world.unseen = false; /* it turns to another socket */
     if (FAILS(ENOENT, EACCES, EIO, ELOOP)) {
-        world.stranger = true;
+        world.unseen = true;
         return -1;
     }
     info->st_uid = owner(world.header[OWNERS] >> (folder ? 0 : 2));
@@ -268,7 +285,12 @@ int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *size)
 
 bool world_is_trusted(void)
 {
-    return !world.stranger;
+    return !world.stranger && !world.unseen;
+}
+
+bool world_was_read(void)
+{
+    return !world.unread;
 }
 
 /* --- time --- */
@@ -334,6 +356,8 @@ int __wrap_connect(int fd, const struct sockaddr *to, socklen_t size)
         return __real_connect(fd, to, size);
     check_fd(fd);
     world_check(to->sa_family == AF_UNIX);
+    if (strcmp(((const struct sockaddr_un *)to)->sun_path, OPTIONS_SOCKET_ADMIN) == 0)
+        world_check(geteuid() == 0);
     return FAILS(EAGAIN, ECONNREFUSED, EINTR, ENOENT, EACCES, EPERM, EIO, EISCONN) ? -1 : 0;
 }
 
@@ -534,8 +558,10 @@ int pam_get_item(const pam_handle_t *pamh, int type, const void **item)
 {
     (void)pamh;
     *item = NULL;
-    if (FAILS(0))
+    if (FAILS(0)) {
+        world.unread = true;
         return PAM_BUF_ERR;
+    }
     if (type == PAM_AUTHTOK && bit(ITEMS, 3))
         *item = bit(ITEMS, 4) ? "654321" : WORLD_PASSWORD "654321";
     else if (type != PAM_AUTHTOK && bit(ITEMS, 5))

@@ -26,6 +26,9 @@ void world_end(void);
 /* Whether the module could know that socket and server belong to whom they should. */
 bool world_is_trusted(void);
 
+/* Whether each item of PAM's that the module asked for was given to it. */
+bool world_was_read(void);
+
 /* Whether a whole message that came after the module's last call holds `word`, or might in escapes. */
 bool world_said(const char *word);
 

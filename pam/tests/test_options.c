@@ -23,7 +23,7 @@ static void test_defaults(void **state)
 
     (void)state;
     assert_true(options_read(&options, 0, NULL, note, &complaints));
-    assert_string_equal(options.socket, "/run/otpbridge/verify");
+    assert_null(options.socket);
     assert_int_equal(options.timeout, 10);
     assert_null(options.stack);
     assert_null(options.prompt);

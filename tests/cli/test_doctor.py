@@ -188,7 +188,7 @@ def test_what_confines_logins_is_told(places, folder):
     places.apparmor.write_text("/usr/sbin/sshd (enforce)\n/usr/sbin/cupsd (enforce)\nsudo (complain)\n")
     ((level, words, mend),) = bad(places, system.apparmor)
     assert (level, "/usr/sbin/sshd" in words) == (Level.WARN, True)
-    assert f"{folder}/run/verify rw," in mend
+    assert f"{folder}/run/{{verify,admin}} rw," in mend
     places.selinux.write_text("1")
     assert {mend.partition(";")[0] for _, _, mend in bad(places, system.selinux)} == {
         f"restorecon -Rv {folder}/run",

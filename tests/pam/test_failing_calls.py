@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pammodule
 import pytest
-from pamstack import PAM_CRED_INSUFFICIENT, PAM_SUCCESS, Stack
+from pamstack import PAM_CRED_INSUFFICIENT, PAM_SUCCESS, PAM_SYSTEM_ERR, Stack
 from scripteddaemon import ScriptedDaemon, hidden, judged, notice, step, streamed
 
 SOURCE = Path(__file__).with_name("failing.c")
@@ -43,7 +43,7 @@ def failing(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def with_each_call_failing(folder, socket_path, failing, tmp_path):
     """Log in once for each call that the module makes, with that one failing: (call, return code) of each login."""
-    line = f"{pammodule.build()} socket={socket_path} nullok forward_pass"
+    line = f"{pammodule.build()} socket={socket_path} nullok forward_pass try_first_pass"
     # libpam never returns PAM_IGNORE: here it jumps to a module that says PAM_CRED_INSUFFICIENT.
     after = ("required pam_deny.so", "required pam_debug.so auth=cred_insufficient acct=cred_insufficient")
     rules = (f"[success=done ignore=1 default=die] {line}", *after)
@@ -72,6 +72,16 @@ CASES = {
     "right code": ("authenticate", [PROMPT, step(verdict="success")], {IGNORED}),
     "locked account": ("acct_mgmt", [judged("auth_err")], {PAM_SUCCESS, IGNORED}),
 }
+
+
+@pytest.mark.parametrize("phase", ["authenticate", "acct_mgmt"])
+def test_what_pam_does_not_say_refuses(with_each_call_failing, phase):
+    """A login whose remote host, service, terminal or password cannot be read is not judged without it."""
+    turns = {"authenticate": [PROMPT, step(verdict="success")], "acct_mgmt": [judged("success")]}
+    outcomes = with_each_call_failing(phase, *turns[phase])
+    unread = [code for name, code in outcomes if name == "pam_get_item"]
+    assert len(unread) == {"authenticate": 5, "acct_mgmt": 4}[phase]
+    assert set(unread) == {PAM_SYSTEM_ERR}
 
 
 @pytest.mark.parametrize("case", CASES)

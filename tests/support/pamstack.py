@@ -113,13 +113,14 @@ class LoginCrashedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A PAM service of its own in a private folder."""
+    """A PAM service of its own in a private folder. `prefix` are words that run the program that logs in."""
 
     folder: Path
     text: str
     service: str = "otpbridge-test"
     preload: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    prefix: Sequence[str] = ()
 
     def login(
         self,
@@ -167,7 +168,7 @@ class Stack:
         if self.preload is not None:
             environment["LD_PRELOAD"] = self.preload
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__],
+            [*self.prefix, sys.executable, "-I", "-S", __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -178,6 +179,14 @@ class Stack:
         process.stdin.write(json.dumps(request))
         process.stdin.close()
         return process
+
+
+def at_system_place(run_dir: Path) -> tuple[str, ...]:
+    """Words that run a program where /run/otpbridge is this folder. They need root, and the right to mount."""
+    script = (
+        'mount -t tmpfs tmpfs /run && mkdir -m 0755 /run/otpbridge && mount --bind "$0" /run/otpbridge && exec "$@"'
+    )
+    return ("unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(run_dir))
 
 
 def finish(process: subprocess.Popen[str], on_message: Callable[[Message], None] | None = None) -> Outcome:

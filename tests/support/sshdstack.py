@@ -5,7 +5,8 @@
         login.ok, login.prompts, machine.log
 
 It is a mount namespace in which /etc/pam.d, /etc/passwd, /etc/shadow, /etc/group, /etc/sudoers, /dev and all places
-that logins write to are private. Nothing outside of it changes. It needs root and the right to mount.
+that logins write to are private; with `run_dir`, that folder is its /run/otpbridge. Nothing outside of it changes. It
+needs root and the right to mount.
 """
 
 from __future__ import annotations
@@ -90,8 +91,10 @@ class Machine:
         *,
         sshd: str = "",
         sudoers: str = "",
+        run_dir: Path | None = None,
     ) -> None:
         self._folder = folder
+        self._run_dir = run_dir
         self._accounts = dict(accounts)
         self._said: list[str] = []
         self._news = threading.Condition()
@@ -259,7 +262,8 @@ class Machine:
         self._holder = self._process.pid
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # then it has said why it ended
-            self._process.stdin.write(json.dumps({"folder": os.fspath(self._folder), "port": self._port}) + "\n")
+            about = {"folder": self._folder, "port": self._port, "run_dir": self._run_dir}
+            self._process.stdin.write(json.dumps(about, default=os.fspath) + "\n")
             self._process.stdin.flush()
         self._listener = threading.Thread(target=self._listen, args=(self._process,))
         self._listener.start()

@@ -59,6 +59,10 @@ def main() -> None:
         if Path("/etc", name).exists():
             mount("--bind", folder / "etc" / name, f"/etc/{name}")
     Path("/run/sshd").mkdir(mode=0o755)
+    if request["run_dir"] is not None:
+        place = Path("/run/otpbridge")
+        place.mkdir(mode=0o755)
+        mount("--bind", request["run_dir"], place)
     log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     log.bind("/dev/log")
     Path("/dev/log").chmod(0o666)

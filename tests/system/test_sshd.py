@@ -48,9 +48,9 @@ def keys(daemon):
     return found
 
 
-def lines(daemon, *, password=True):
+def lines(*, password=True):
     """A PAM service as docs/admin.md has it."""
-    module = f"{pammodule.build()} socket={daemon.verify_socket}"
+    module = pammodule.build()
     first = "@include common-auth\n" if password else ""
     last = "" if password else "auth required pam_permit.so\n"
     return (
@@ -64,7 +64,7 @@ def machine(daemon):
     """A machine whose sshd asks for password and code."""
     place = daemon.folder / "machine"
     place.mkdir()
-    with Machine(place, {"sshd": lines(daemon)}, PASSWORDS, sshd=PASSWORD_AND_CODE) as made:
+    with Machine(place, {"sshd": lines()}, PASSWORDS, sshd=PASSWORD_AND_CODE, run_dir=daemon.run_dir) as made:
         yield made
 
 
@@ -73,12 +73,22 @@ def key_machine(daemon):
     """A machine whose sshd asks for a key and a code."""
     place = daemon.folder / "machine"
     place.mkdir()
-    with Machine(place, {"sshd": lines(daemon, password=False)}, PASSWORDS, sshd=KEY_AND_CODE) as made:
+    with Machine(
+        place, {"sshd": lines(password=False)}, PASSWORDS, sshd=KEY_AND_CODE, run_dir=daemon.run_dir
+    ) as made:
         yield made
 
 
 def verdicts(daemon):
     return [(entry.user, entry.verdict) for entry in daemon.audit() if entry.event == "verify"]
+
+
+def opened(daemon, name):
+    """How many connections there were to one of its sockets."""
+    with daemon.admin() as admin:
+        families = [family for reply in admin.stream(messages.Read()) for family in reply.families]
+    (counted,) = (family for family in families if family.name == "otpbridge_connections_opened_total")
+    return sum(series.value for series in counted.series if name in series.labels)
 
 
 def test_password_and_code_let_in_and_once(machine, daemon, keys):
@@ -95,6 +105,7 @@ def test_password_and_code_let_in_and_once(machine, daemon, keys):
     assert verdicts(daemon) == [("alice", "success"), ("alice", "auth_err"), ("alice", "success")]
     row = next(entry for entry in daemon.audit() if entry.event == "verify")
     assert (row.service, row.rhost, row.uid) == ("sshd", "127.0.0.1", 0)
+    assert opened(daemon, "verify") == 0
 
 
 def test_a_wrong_code_or_no_code_is_refused(machine, keys):
@@ -126,7 +137,7 @@ def test_while_codes_are_not_judged_sshd_asks_for_no_password_instead(daemon, ke
     with daemon.client() as client:
         while client.verify("alice", keys["alice"].wrong()[0]).verdict is not Verdict.MAXTRIES:
             pass
-    with Machine(place, {"sshd": lines(daemon)}, PASSWORDS, sshd="") as machine:
+    with Machine(place, {"sshd": lines()}, PASSWORDS, sshd="", run_dir=daemon.run_dir) as machine:
         login = machine.ssh("alice", [PASSWORDS["alice"], keys["alice"].code(), PASSWORDS["alice"]])
     assert not login.ok
     assert list(login.prompts) == [PASSWORD, CODE]
@@ -237,7 +248,7 @@ def test_with_a_key_alone_the_account_phase_still_asks_the_daemon(daemon, keys):
     place = daemon.folder / "machine"
     place.mkdir()
     only_key = "AuthenticationMethods publickey\n"
-    with Machine(place, {"sshd": lines(daemon)}, PASSWORDS, sshd=only_key) as machine:
+    with Machine(place, {"sshd": lines()}, PASSWORDS, sshd=only_key, run_dir=daemon.run_dir) as machine:
         alice, carol = machine.make_key("alice"), machine.make_key("carol")
         assert machine.ssh("alice", key=alice).ok, machine.log
         assert not machine.ssh("carol", key=carol).ok
@@ -263,8 +274,8 @@ def shell_machine(daemon):
     """A machine whose su and sudo ask for password and code."""
     place = daemon.folder / "machine"
     place.mkdir()
-    services = {"sshd": lines(daemon), "su": SU + lines(daemon), "sudo": lines(daemon)}
-    with Machine(place, services, PASSWORDS, sudoers=SUDOERS) as made:
+    services = {"sshd": lines(), "su": SU + lines(), "sudo": lines()}
+    with Machine(place, services, PASSWORDS, sudoers=SUDOERS, run_dir=daemon.run_dir) as made:
         yield made
 
 
@@ -280,7 +291,8 @@ def test_su_asks_for_the_code_of_whom_one_becomes(shell_machine, daemon, keys):
     assert not again.ok
     assert again.output == ""
     row = [entry for entry in daemon.audit() if entry.event == "verify"][-1]
-    assert (row.user, row.service, row.reason) == ("bob", "su", "code already used")
+    assert (row.user, row.service, row.reason, row.uid) == ("bob", "su", "code already used", 0)
+    assert opened(daemon, "verify") == 0
 
 
 def test_sudo_asks_for_ones_own_code(shell_machine, daemon, keys):
@@ -299,6 +311,7 @@ def test_sudo_asks_for_ones_own_code(shell_machine, daemon, keys):
     daemon.start()
     other = shell_machine.run_as("bob", run, [PASSWORDS["bob"], keys["bob"].code()])
     assert not other.ok, "who is not in sudoers is not let in by a code"
+    assert opened(daemon, "verify") == 0
 
 
 def test_nothing_of_this_machine_is_changed(daemon, keys):
@@ -308,7 +321,7 @@ def test_nothing_of_this_machine_is_changed(daemon, keys):
     mounts = Path("/proc/self/mounts").read_text()
     place = daemon.folder / "machine"
     place.mkdir()
-    with Machine(place, {"sshd": lines(daemon)}, PASSWORDS, sshd=PASSWORD_AND_CODE) as machine:
+    with Machine(place, {"sshd": lines()}, PASSWORDS, sshd=PASSWORD_AND_CODE, run_dir=daemon.run_dir) as machine:
         assert machine.ssh("alice", [PASSWORDS["alice"], keys["alice"].code()]).ok
         assert "alice" not in {entry.pw_name for entry in pwd.getpwall()}
         assert Path("/proc/self/mounts").read_text() == mounts

@@ -181,11 +181,12 @@ def test_a_failing_daemon_leaves_no_seeds_behind(service):
     ],
 )
 def test_a_socket_is_the_one_that_the_daemon_would_make(unit, name, mode, service):
-    """Same place, same mode, and the name by which the daemon knows it; the service gets both."""
+    """Same place, mode and room for a burst, and the name by which the daemon knows it; the service gets both."""
     socket = Unit(SYSTEMD / unit)["Socket"]
     assert socket["ListenStream"] == f"/run/otpbridge/{name}"
     assert socket["FileDescriptorName"] == name
     assert int(socket["SocketMode"], 8) == mode
+    assert int(socket["Backlog"]) == sockets.BACKLOG
     assert socket["DirectoryMode"] == "0755"
     assert socket["Service"] == "otpbridged.service"
     assert unit in service["Sockets"].split()

@@ -14,6 +14,8 @@ from otpbridge.wire.calls import Limits
 
 VERIFY_MODE = 0o666
 ADMIN_MODE = 0o660
+BACKLOG = 4096
+"""Of both: a burst of logins waits in it. The kernel may hold it down (net.core.somaxconn)."""
 
 
 def bind(run_dir: Path, admin_group: str) -> dict[str, socket.socket]:
@@ -79,7 +81,7 @@ def _listen(path: Path, mode: int) -> socket.socket:
             sock.bind(str(path))
         finally:
             os.umask(before)
-        sock.listen(4096)
+        sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         raise ConfigError(f"{path}: cannot listen: {error.strerror or error}. Give another --run-dir") from None

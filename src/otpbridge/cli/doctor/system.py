@@ -116,7 +116,8 @@ def apparmor(places: Places) -> list[Finding]:
     return [
         warn(
             f"the profile {name} confines a program that asks for a code",
-            f"in its file in /etc/apparmor.d/local: {places.run_dir}/verify rw,  then: systemctl reload apparmor",
+            f"in its file in /etc/apparmor.d/local: {places.run_dir}/{{verify,admin}} rw,  "
+            "then: systemctl reload apparmor",
         )
         for name in confined
     ] or [ok("no profile confines sshd, sudo, su or login")]
