@@ -165,9 +165,9 @@ class _Reader:
                 info = package.one("DeviceInfo")
                 serial = name_in(info, "SerialNo")
                 found = find(key, info, (name_in(info, "Manufacturer"), serial))
-                before = self._seen.setdefault((found.device, found.id), key.line)
-                if before != key.line:
+                if (before := self._seen.get((found.device, found.id))) is not None:
                     raise EnrolError(f"a key of this device and Id stands in line {before} already")
+                self._seen[found.device, found.id] = key.line
                 self._found.append(found)
             except EnrolError as error:
                 self._found.append(Fault(key.line, serial, str(error)))
@@ -195,5 +195,6 @@ def _derivation(derived: Element) -> Derivation:
         from_base64(salt.said("Specified"), "Salt"),
         whole(parameters.said("IterationCount")),
         whole(parameters.said("KeyLength")),
-        None if prf is None else prf.attributes.get("Algorithm"),
+        # An attribute in the schema; python-pskc writes it as text.
+        "" if prf is None else prf.attributes.get("Algorithm") or prf.text.strip(),
     )

@@ -116,11 +116,11 @@ class Derivation:
     hash: str
 
     @classmethod
-    def of(cls, algorithm: str, salt: bytes, iterations: int, size: int, prf: str | None) -> Derivation:
-        """Check what a file says. Raises EnrolError."""
+    def of(cls, algorithm: str, salt: bytes, iterations: int, size: int, prf: str) -> Derivation:
+        """Check what a file says; HMAC-SHA1 where `prf` is empty. Raises EnrolError."""
         if algorithm not in _DERIVATIONS:
             raise EnrolError("the key comes from a passphrase in a way that is not known; PBKDF2 is")
-        name = "sha1" if prf is None else _MACS.get(prf)
+        name = _MACS.get(prf) if prf else "sha1"
         if name is None:
             raise EnrolError("PBKDF2 uses a function that is not known; HMAC with SHA1 and SHA2 are")
         if not salt:

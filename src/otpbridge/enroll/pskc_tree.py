@@ -11,20 +11,17 @@ from otpbridge.errors import EnrolError
 LONGEST = 32 * 1024 * 1024
 """Bytes of a file; a key with all that goes around it has about 1,000."""
 PSKC = "urn:ietf:params:xml:ns:keyprov:pskc"
-_NAMESPACES = frozenset(
-    {
-        "",
-        PSKC,
-        "http://www.w3.org/2000/09/xmldsig#",
-        "http://www.w3.org/2001/04/xmlenc#",
-        "http://www.w3.org/2009/xmlenc11#",
-        "http://www.rsasecurity.com/rsalabs/pkcs/schemas/pkcs-5v2-0#",
-    }
-)
-"""Whose elements go by their local names, none of which two of them share; others keep `{namespace}` before it.
-
-Those without a namespace are here as RFC 6030 §6.1 itself writes the parameters of PBKDF2 so.
-"""
+_PBKDF2 = frozenset({"Salt", "Specified", "IterationCount", "KeyLength", "PRF"})
+_BORROWED = {
+    "http://www.w3.org/2000/09/xmldsig#": frozenset({"Signature", "KeyName"}),
+    "http://www.w3.org/2001/04/xmlenc#": frozenset({"EncryptionMethod", "CipherData", "CipherValue"}),
+    "http://www.w3.org/2009/xmlenc11#": _PBKDF2
+    | {"DerivedKey", "KeyDerivationMethod", "MasterKeyName", "PBKDF2-params"},
+    "http://www.rsasecurity.com/rsalabs/pkcs/schemas/pkcs-5v2-0#": _PBKDF2 | {"PBKDF2-params"},
+    # RFC 6030 §6.2 itself writes the parameters of PBKDF2 so.
+    "": _PBKDF2,
+}
+"""Names of other namespaces that go without them, as those of PSKC do; others are `{namespace}name`."""
 _ENCODINGS = frozenset({"utf-8", "utf-16", "us-ascii", "iso-8859-1"})
 _DEEPEST = 24
 _MOST_IN_ONE = 2000
@@ -143,7 +140,6 @@ class _Reader:
 
 
 def _short(name: str) -> str:
-    namespace, space, local = name.rpartition(" ")
-    if not space:
-        return name
-    return local if namespace in _NAMESPACES else f"{{{namespace}}}{local}"
+    namespace, _, local = name.rpartition(" ")
+    known = namespace == PSKC or local in _BORROWED.get(namespace, ())
+    return local if known else f"{{{namespace}}}{local}"
