@@ -27,7 +27,6 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--restore", metavar="FILE", help="put a backup in place of the store, then end; - is stdin")
     parser.add_argument("--upgrade", metavar="ROLE", help="upgrade the tables on a server as this role, then end")
     parser.add_argument("--migrate", metavar="URL", help="move the store to another database, then end")
-    parser.add_argument("--migrate-again", metavar="URL", help="the same, though it was begun before")
     parser.add_argument("--relay", metavar="CENTRES", help="have no store; ask these daemons (host:port,host:port)")
     chosen = parser.parse_args(arguments)
     options = main.Options(
@@ -41,18 +40,15 @@ def run(arguments: list[str]) -> int:
             print(restore(options, chosen.restore))
         elif chosen.upgrade is not None:
             print(upgrade(options, chosen.upgrade))
-        elif chosen.migrate is not None or chosen.migrate_again is not None:
-            again = chosen.migrate_again is not None
-            print(move(options, chosen.migrate_again if again else chosen.migrate, again=again))
+        elif chosen.migrate is not None:
+            print(move(options, chosen.migrate))
         elif chosen.relay is not None or config.load(options.config_file).relay.centres:
             host.serve(options, chosen.relay)
         else:
             main.serve(options)
     except OtpBridgeError as error:
-        asked = [
-            name for name in ("restore", "upgrade", "migrate", "migrate_again") if getattr(chosen, name) is not None
-        ]
-        what = asked[0].partition("_")[0] if asked else "start"
+        asked = [name for name in ("restore", "upgrade", "migrate") if getattr(chosen, name) is not None]
+        what = asked[0] if asked else "start"
         event = "key missing" if isinstance(error, KeyMissingError) else "refused to start"
         log.error("cannot %s: %s", what, error, extra=None if asked else {"event": event})  # noqa: TRY400 - no traceback
         return 1

@@ -129,8 +129,9 @@ class AuditLog:
                 statement.run_in_order(cursor, [*chain.from_iterable(values[done : done + size])])
                 done += size
 
-    def follow(self, mark: Mark, sequence: int, client: str | None, name: str | None, entry: str, mac: bytes) -> Mark:
-        """The mark behind a row that stands on `mark`. Raises BrokenChainError where it does not."""
+    def follow(self, mark: Mark, row: Sequence[Any]) -> Mark:
+        """The mark behind a row of the table that stands on `mark`. Raises BrokenChainError where it does not."""
+        sequence, client, name, entry, mac = row
         mark = self.chain.follow(mark, sequence, entry.encode(), bytes(mac))
         about = _decode_about(entry)
         if (client, name) != (about.client, about.user):
@@ -172,7 +173,7 @@ class AuditLog:
             for piece in rows.partitions():
                 begun = time.perf_counter()
                 for row in piece:
-                    mark = self.follow(mark, *row)
+                    mark = self.follow(mark, row)
                     _compare(mark, expected)
                 told(mark.sequence - begins.sequence)
                 time.sleep(rest * (time.perf_counter() - begun))

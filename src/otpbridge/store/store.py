@@ -28,14 +28,13 @@ from otpbridge.model import (
     Token,
     User,
 )
-from otpbridge.store import about, auditlog, imports, rekey, schema, tables
+from otpbridge.store import about, auditlog, imports, moving, rekey, schema, tables
 from otpbridge.store.auditlog import AuditLog
 from otpbridge.store.chain import GENESIS, HEAD, AuditRow
 from otpbridge.store.engine import StoreLock, alone, begin, is_shared, open_engine, shown
 from otpbridge.store.hangs import Hangs
 from otpbridge.store.lines import Line, PostgresLine, SqliteLine
 from otpbridge.store.lister import Lister
-from otpbridge.store.moving import was_moved
 from otpbridge.store.postgres import is_forbidden
 from otpbridge.store.readers import PostgresReader, Reader, SqliteReader
 from otpbridge.store.settle import Settlement, Settler, Sighting
@@ -270,11 +269,11 @@ def open_store(
     lock = None if is_shared(engine) else StoreLock(state_dir)
     try:
         with engine.connect() as connection, alone(engine, connection):
+            if schema.version(connection) is not None:
+                moving.refuse(connection, shown(engine))
             keyring = _keyring(connection, keys, random)
             vault = Vault(keyring, random)
             schema.migrate(connection)
-            if was_moved(connection):
-                raise StoreError(f"{shown(engine)}: this store was moved to another database; [store] url names that")
             root = _root(engine, connection, vault, random)
             unlisted = about.unlisted(connection)
         return Store(engine, lock, vault, root, per_source=per_source, unlisted=unlisted)
