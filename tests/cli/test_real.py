@@ -9,6 +9,8 @@ import subprocess
 import time
 
 import pytest
+from pskc import PSKC
+from pskc_files import TOTP
 from real_daemon import MAIN, real_daemon
 from terminal import Terminal
 
@@ -139,6 +141,41 @@ def test_tokens_are_imported_all_or_none(daemon, tmp_path):
     path.write_text("# moved from elsewhere\n\n" + "".join(lines))
     assert command(daemon, "import", path) == {"imported": 50, "errors": []}
     assert command(daemon, "verify", "user7", totp(seeds["user7"], time.time(), DEFAULTS))["verdict"] == "success"
+
+
+def test_hardware_tokens_are_imported_with_their_clocks(daemon, tmp_path):
+    """A maker's encrypted PSKC file: the codes that oathtool computes log in, at the time that each device has."""
+    seeds = [b"%032d" % number for number in range(2)]
+    delivery = PSKC()
+    for number, seed in enumerate(seeds):
+        delivery.add_key(
+            id=f"K{number}",
+            serial=f"100{number}",
+            secret=seed,
+            response_length=8,
+            algorithm=TOTP,
+            algorithm_suite="HMAC-SHA256",
+            time_interval=60,
+            time_drift=-5 * number,
+        )
+    delivery.encryption.setup_pbkdf2("a passphrase", iterations=1000)
+    delivery.write(str(tmp_path / "delivery.pskcxml"))
+    (tmp_path / "users.csv").write_text("serial,user\n1000,alice\n1001,bob\n")
+    told = ("import", tmp_path / "delivery.pskcxml", "--users", tmp_path / "users.csv")
+    command(daemon, *told, stdin="another\n", code=1)
+    assert command(daemon, *told, stdin="a passphrase\n") == {"imported": 2, "errors": []}
+    again = command(daemon, *told, stdin="a passphrase\n", code=1)
+    assert [(each["serial"], "already" in each["reason"]) for each in again["errors"]] == [
+        ("1000", True),
+        ("1001", True),
+    ]
+    tokens = {token["user"]: token for token in command(daemon, "token", "list")}
+    assert [(token["label"], token["drift"]) for token in tokens.values()] == [("1000", 0), ("1001", -5)]
+    for user, seed, behind in (("alice", seeds[0], 0), ("bob", seeds[1], 5)):
+        device = f"@{time.time() - 60 * behind:.0f}"
+        now = ["oathtool", "--totp=sha256", "--digits=8", "--time-step-size=60s", f"--now={device}", seed.hex()]
+        code = subprocess.run(now, capture_output=True, text=True, check=True).stdout.strip()
+        assert command(daemon, "verify", user, code)["verdict"] == "success"
 
 
 def test_a_backup_comes_back(folder, tmp_path):

@@ -65,8 +65,15 @@ def is_pskc(first: bytes) -> bool:
 def load(first: bytes, rest: IO[bytes], options: Options) -> tuple[Batch, list[Fault]]:
     """Read a file whose beginning was read already, and open it; with what is wrong in it.
 
-    Raises CommandError where the options do not fit, EnrolError where the file cannot be read at all.
+    Raises CommandError where the options do not fit, or nothing of the file can be read.
     """
+    try:
+        return _load(first, rest, options)
+    except EnrolError as error:
+        raise CommandError(Code.REFUSED, f"nothing was imported: {error}", "BadFile") from None
+
+
+def _load(first: bytes, rest: IO[bytes], options: Options) -> tuple[Batch, list[Fault]]:
     if options.only_listed and options.users is None:
         raise CommandError(Code.USAGE, "--only-listed goes with --users", "BadParameters")
     users = None if options.users is None else pskc_users.read(_text(options.users))
