@@ -115,7 +115,7 @@ class Found:
         if abs(drift) > MOST_DRIFT:
             raise EnrolError(f"its clock is more than {MOST_DRIFT} time steps wrong (TimeDrift)")
         short = self.serial or self.id
-        label = f"{short} {self.id}" if long_name else short
+        label = f"{short} {self.id}" if long_name and self.id else short
         secret = self._secret(opener)
         return PskcKey(
             self.line,
