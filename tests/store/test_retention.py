@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import aclosing, closing, contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -181,10 +183,11 @@ def crash(monkeypatch, place, name, count):
     [
         (retention, "page", 2),
         (archiving, "_flush", 1),
-        (archiving, "_name", 1),
+        (Path, "replace", 1),
+        (archiving, "_flush_folders", 1),
         (retention, "cut", 1),
         (retention, "cut", 3),
-        (archiving, "_name", 2),
+        (Path, "replace", 2),
         (retention, "cut", 6),
     ],
 )
@@ -205,6 +208,31 @@ def test_whatever_interrupts_it_nothing_is_lost(tmp_path, small, monkeypatch, wh
             assert checked(rig.store).fault is None
             assert not list((tmp_path / "audit").glob(".*"))
 
+    run(work())
+
+
+def test_a_power_cut_takes_no_name_from_an_archive_whose_entries_are_cut_off(tmp_path, small, monkeypatch):
+    """The daemon was killed between naming and flushing: the turn that goes on with the archive flushes its name."""
+    done = []
+
+    def fsync(handle):
+        done.append(os.readlink(f"/proc/self/fd/{handle}"))
+
+    def cutting(*given, **named):
+        done.append("cut")
+        return real(*given, **named)
+
+    async def work():
+        async with running(tmp_path) as rig:
+            await fill(rig)
+            with crash(monkeypatch, archiving, "_flush_folders", 1):
+                await cut(rig, tmp_path)
+            monkeypatch.setattr(os, "fsync", fsync)
+            monkeypatch.setattr(retention, "cut", cutting)
+            await cut(rig, tmp_path)
+            assert {str(tmp_path), str(tmp_path / "audit")} <= set(done[: done.index("cut")])
+
+    real = retention.cut
     run(work())
 
 

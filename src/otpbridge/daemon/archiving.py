@@ -158,6 +158,7 @@ class Archivist:
                     continue
                 # After a restore there are archives of what came after the backup, too.
                 if await self._desk.store.read(partial(retention.holds, mark=checked.marks[-1])):
+                    await self._keep(path)
                     return checked
         return None
 
@@ -173,12 +174,20 @@ class Archivist:
             if checked.marks[-1] != ends:
                 raise StoreError(f"{draft}: is not what was written; is the disk sound?")
             name = f"audit-{begins.sequence + 1:012d}-{ends.sequence:012d}-{ends.mac[:4].hex()}.jsonl.gz"
-            await asyncio.to_thread(_name, draft, folder / name)
+            await asyncio.to_thread(draft.replace, folder / name)
         except OSError as error:
             raise StoreError(f"{folder}: cannot be written: {error.strerror}") from None
         finally:
             draft.unlink(missing_ok=True)
+        await self._keep(folder / name)
         return _Checked(folder / name, checked.marks)
+
+    async def _keep(self, path: Path) -> None:
+        """See to it that an archive keeps its name when the power fails: also one from an earlier turn."""
+        try:
+            await asyncio.to_thread(_flush_folders, path)
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be kept: {error.strerror}") from None
 
     async def _write(self, draft: Path, begins: Mark, before: float) -> Mark:
         """Write rows to a file and flush it; the mark behind the last of them."""
@@ -273,9 +282,8 @@ def _flush(file: BufferedIOBase) -> None:
     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _name(draft: Path, path: Path) -> None:
-    """Give a file its name, for good."""
-    draft.replace(path)
+def _flush_folders(path: Path) -> None:
+    """Put the name of a file on the disk, and that of its folder."""
     for folder in (path.parent, path.parent.parent):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
