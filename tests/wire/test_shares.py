@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 import threading
 import time
@@ -10,11 +11,11 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire_rig import LOOPS, serving
+from wire_rig import LOOPS, Wire, bound, serving
 
 from otpbridge.model import Verdict
 from otpbridge.wire.messages import Account, AccountReply
-from otpbridge.wire.service import Limits
+from otpbridge.wire.service import Limits, Peer
 from otpbridge.wire.shares import Shares
 
 BURST = 0.005
@@ -112,3 +113,26 @@ def test_who_has_to_wait_gets_every_answer(tmp_path, loop):
         for _ in range(400):
             assert greedy.reply()
         assert greedy.at_end()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_who_has_hung_up_takes_no_place(tmp_path, loop):
+    """Of a flood of connections that are closed again, those after it find room, and its time is put down."""
+    sock = bound(tmp_path / "verify")
+    sock.listen(1024)
+    for _ in range(500):
+        Wire(tmp_path / "verify").sock.close()
+    limits = Trusting(connections_per_uid=2)
+    with (
+        Wire(tmp_path / "verify"),
+        serving(tmp_path / "verify", {}, loop=loop, limits=limits, sock=sock, share=0.001) as rig,
+    ):
+
+        async def waits():
+            peer = Peer(os.getuid(), os.getgid(), os.getpid())
+            return rig.server.shares_of(peer).wait(peer.key, time.monotonic())
+
+        while rig.server.opened + sum(rig.server.refused.values()) < 501:
+            rig.connections()
+        assert (rig.connections(), rig.server.refused["caller"]) == (1, 0)
+        assert rig.run(waits()) > 0

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _UCRED = struct.Struct("iII")
-_ACCEPTS_PER_TURN = 16
+_ACCEPTS_PER_TURN = 4
+"""Few: whoever floods this socket makes those on others wait for no more than these."""
 _SWEEP_SECONDS = 1.0
 _RETRY_SECONDS = 0.25
 _LOG_SECONDS = 60.0
@@ -223,6 +224,13 @@ class Server:
             return
         pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         sock.settimeout(0.0)
+        if _has_ended(sock):
+            # Most of a flood: others wait behind these, so they are to cost little.
+            sock.close()
+            self.opened += 1
+            if self._shares is not None and not self.service.limits.trusts(uid):
+                self._shares.charge(uid, CONNECTION, time.monotonic())
+            return
         self._welcome(UnixStream(sock), Peer(uid, gid, pid))
 
     def _welcome(self, stream: Stream, peer: Peer | Host) -> None:
@@ -261,6 +269,16 @@ class Server:
             self._shares.tidy(self.now)
         for connection in list(self._all):
             connection.check_deadlines()
+
+
+def _has_ended(sock: socket.socket) -> bool:
+    """Whether the peer says no more, and has said nothing."""
+    try:
+        return not sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def _decrease(counts: dict[int | str, int], key: int | str) -> None:
