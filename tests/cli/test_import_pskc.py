@@ -182,6 +182,8 @@ def test_what_nobody_sees_to_is_said(taking, otpbridge, there):
     assert (said.code, said.json["imported"]) == (0, 1)
     assert "signed" in said.err
     assert "2987-12-31" in said.err
+    nobody = otpbridge("import", there("keys.xml", data.replace(b"<UserId>alice</UserId>", b"")))
+    assert (nobody.code, "signed" in nobody.err) == (1, False)
 
 
 def test_a_serial_number_cannot_steer_the_terminal(taking, otpbridge, there):

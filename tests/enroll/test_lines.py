@@ -33,6 +33,14 @@ def test_an_export_of_one_account_is_a_token():
     assert line.key.secret.reveal() == SEED
 
 
+@pytest.mark.parametrize("drift", [0, 7, -1000])
+def test_a_clock_that_is_wrong_may_be_told(drift):
+    """In time steps, after the URI; so a token that another server knows goes on at the time that it has."""
+    line = parse_line(f"alice\t{URI}\tdrift={drift}\n")
+    assert line is not None
+    assert (line.user, line.key.account, line.drift) == ("alice", "alice", drift)
+
+
 @pytest.mark.parametrize("line", ["", "\n", "   \r\n", "# a comment\n"])
 def test_empty_lines_and_comments_mean_nothing(line):
     """A file may have empty lines and comments."""
@@ -53,6 +61,14 @@ def test_empty_lines_and_comments_mean_nothing(line):
         ("alice\totpauth-migration://offline?data=AA!A", "base64"),
         (f"1234567,{YUBIKEY},000000000000,2026-01-01T00:00:00,", "names no users"),
         (f"alice\t1234567,{YUBIKEY}", "three fields, not 4"),
+        (f"alice\t{YUBIKEY}\t", "nothing may follow"),
+        (f"alice\t{URI}\t", "drift=STEPS"),
+        (f"alice\t{URI}\t3", "drift=STEPS"),
+        (f"alice\t{URI}\tdrift=+3", "drift=STEPS"),
+        (f"alice\t{URI}\tdrift=1001", "1000 steps at most"),
+        (f"alice\t{URI}\tdrift=-1001", "1000 steps at most"),
+        (f"alice\t{URI}\tdrift=1\tdrift=1", "drift=STEPS"),
+        (f"alice\t{URI.replace('totp', 'hotp')}&counter=1\tdrift=1", "only the clock of a totp token"),
         (f"alice\t{PUBLIC},{KEY}", "three fields, not 2"),
         (f"alice\t,{PRIVATE},{KEY}", "public id must be modhex"),
         (f"alice\tff0102030405,{PRIVATE},{KEY}", "public id must be modhex"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import re
 import subprocess
 import tracemalloc
@@ -10,6 +11,8 @@ from datetime import UTC, datetime
 
 import pskc_files as files
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.keywrap import aes_key_wrap_with_padding
 from pskc import PSKC
 from pskc_files import HOTP, PASSPHRASE, PRESHARED, SEED, TOTP, clock, file, package
 
@@ -44,6 +47,10 @@ def fault(data, secret=None, **options):
     (only_one,) = found.faults
     assert not re.search("MTIzNDU2|12345678901|31323334", only_one.reason)
     return only_one
+
+
+def flip(value):
+    value[-1] ^= 1
 
 
 def why_shut(data, secret):
@@ -188,6 +195,29 @@ def test_files_of_another_program_under_a_passphrase(mac):
     assert "does not open" in why_shut(data, b"Gruesse")
 
 
+def test_a_mac_of_the_seed_itself_holds_too():
+    """Drafts of the standard had it so, and files of today still do."""
+    mac = hmac.digest(bytes.fromhex("1122334455667788990011223344556677889900"), SEED, "sha1")
+    data = re.sub(rb"<ValueMAC>[^<]+", b"<ValueMAC>" + base64.b64encode(mac), files.FIGURE_6)
+    assert only(data, PRESHARED).key.secret.reveal() == SEED
+    assert "does not open" in fault(files.changed(data, "ValueMAC", flip), PRESHARED).reason
+
+
+@pytest.mark.parametrize("key", [PRESHARED, 2 * PRESHARED], ids=["128", "256"])
+@pytest.mark.parametrize("cipher", ["aes{}-gcm", "kw-aes-{}-pad"])
+def test_ciphers_that_need_no_mac(key, cipher):
+    """AES-GCM, and key wrap with padding, which takes seeds of 20 bytes: what was changed does not open."""
+    nonce = b"twelve bytes"
+    value = (
+        nonce + AESGCM(key).encrypt(nonce, SEED, None) if "gcm" in cipher else aes_key_wrap_with_padding(key, SEED)
+    )
+    data = re.sub(rb"<MACMethod.*</MACMethod>|<ValueMAC>[^<]+</ValueMAC>", b"", files.FIGURE_6, flags=re.DOTALL)
+    data = re.sub(rb"AAECAw[^<]+", base64.b64encode(value), data)
+    data = data.replace(b"2001/04/xmlenc#aes128-cbc", b"2009/xmlenc11#" + cipher.format(8 * len(key)).encode())
+    assert only(data, key).key.secret.reveal() == SEED
+    assert "does not open" in fault(files.changed(data, "CipherValue", flip), key).reason
+
+
 def test_a_number_that_could_be_two_is_refused():
     """Bytes of an encrypted counter that are digits may mean the digits, or what the bytes are: nobody can tell."""
     assert (
@@ -228,10 +258,6 @@ def test_pskctool_reads_the_same(tmp_path):
 
 
 # --- encryption that does not hold ---
-
-
-def flip(value):
-    value[-1] ^= 1
 
 
 @pytest.mark.parametrize(
@@ -352,6 +378,12 @@ def test_a_key_that_is_not_understood_is_refused(changes, words):
     assert words in found.reason
 
 
+def test_a_package_with_more_in_it_is_refused():
+    """What a maker puts beside the key may change what the key means."""
+    data = file(package()).replace(b"</KeyPackage>", b'<x:Key xmlns:x="urn:x"/></KeyPackage>')
+    assert "not understood" in fault(data).reason
+
+
 def test_seeds_that_are_not_base64_are_refused():
     """Letters that do not belong there are not passed over, which would make another seed of it."""
     assert "not base64" in fault(file(package()).replace(b"MTIz", b"MT-Iz-==")).reason
@@ -402,6 +434,7 @@ GOOD = file(package())
         (file("<KeyPackage>" + "<a>" * 30 + "</a>" * 30 + "</KeyPackage>"), "too deep"),
         (file("<KeyPackage>" + "<a/>" * 3000 + "</KeyPackage>"), "too many elements"),
         (file(package(maker="M" * 70_000)), "text is too long"),
+        (file("<Extensions/>" * 200_001), "too many parts"),
         (GOOD + b" " * LONGEST, "larger than 32 MiB"),
     ],
 )

@@ -109,7 +109,7 @@ def _tell(session: Session, imported: int, faults: Sequence[Fault]) -> Code:
         session.answer({"imported": imported, "errors": [_as_json(fault) for fault in faults]})
     for fault in faults[:_TOLD]:
         serial = f", serial number {fault.serial}" if fault.serial else ""
-        show.note(f"line {fault.line}{show.visible(serial)}: {show.visible(fault.reason)}")
+        show.note(f"line {fault.line}{serial}: {show.visible(fault.reason)}")
     if len(faults) > _TOLD:
         show.note(f"and more: these are the first {_TOLD}")
     if faults:

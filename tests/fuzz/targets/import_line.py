@@ -5,7 +5,7 @@ from __future__ import annotations
 from fuzz_promises import silent, text_of
 
 from otpbridge.enroll import otpauth
-from otpbridge.enroll.lines import ImportLine, parse_line
+from otpbridge.enroll.lines import ImportLine, parse_line, write_line
 from otpbridge.errors import EnrolError
 from otpbridge.otp.yubiotp import YubiKey, modhex
 
@@ -32,11 +32,15 @@ def check(data: bytes) -> None:
         return
     assert again is not None
     assert _plain(again) == _plain(line)
+    if isinstance(line.key, otpauth.OtpauthKey):
+        whole = parse_line(write_line(line.user, line.key, line.drift))
+        assert whole is not None
+        assert _plain(whole) == _plain(line)
 
 
 def _written(line: ImportLine) -> str:
     if isinstance(line.key, otpauth.OtpauthKey):
-        return f"{line.user}\t{otpauth.build(line.key)}"
+        return f"{line.user}\t{otpauth.build(line.key)}" + (f"\tdrift={line.drift}" if line.drift else "")
     fields = (modhex(line.key.public_id), line.key.private_id.reveal().hex(), line.key.aes_key.reveal().hex())
     return f"{line.user}\t{','.join(fields)}"
 
@@ -45,4 +49,4 @@ def _plain(line: ImportLine) -> tuple[object, ...]:
     key = line.key
     if isinstance(key, YubiKey):
         return line.user, key.public_id, key.private_id.reveal(), key.aes_key.reveal()
-    return line.user, key.kind, key.secret.reveal(), key.parameters, key.account, key.issuer, key.counter
+    return line.user, line.drift, key.kind, key.secret.reveal(), key.parameters, key.account, key.issuer, key.counter
