@@ -11,7 +11,7 @@ from pathlib import Path
 import pammodule
 import pytest
 from daemon_rig import SECONDS, Daemon, need_root, plain_environment, private_folder, provision
-from pamstack import PAM_SILENT, PAM_SUCCESS, Stack, Style
+from pamstack import PAM_SILENT, PAM_SUCCESS, Stack, Style, at_system_place
 from softkey import SoftKey
 from softkey_wire import Keyring
 
@@ -342,8 +342,10 @@ def test_a_pin_that_is_never_typed_frees_the_keys(machine):
 
 def pam(machine, daemon, *options):
     """A stack of PAM as sudo has it."""
-    line = f"{pammodule.build()} socket={daemon.verify_socket} {' '.join(options)}"
-    return Stack(machine.folder / "pam.d", f"auth required {line}\naccount required {line}", service="sudo")
+    line = f"{pammodule.build()} {' '.join(options)}"
+    place = at_system_place(daemon.run_dir)
+    text = f"auth required {line}\naccount required {line}"
+    return Stack(machine.folder / "pam.d", text, service="sudo", prefix=place)
 
 
 def test_sudo_at_the_desk_is_a_touch(machine, daemon):

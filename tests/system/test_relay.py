@@ -134,10 +134,11 @@ def otpbridge(daemon, *words):
 # --- what works as on the centre itself ---
 
 
-def test_pam_logs_in_through_a_relay_and_the_audit_log_names_the_host(fleet, web1, someone):
-    """The PAM module works unchanged, both phases; each row has the host, and what the host said of the attempt."""
+@pytest.mark.parametrize("name", ["verify", "admin"])
+def test_pam_logs_in_through_a_relay_and_the_audit_log_names_the_host(fleet, web1, someone, name):
+    """The PAM module works unchanged, by either socket, both phases; each row has the host, and what it said."""
     user, key = someone
-    line = f"{pammodule.build()} socket={web1.verify_socket}"
+    line = f"{pammodule.build()} socket={web1.run_dir / name}"
     stack = Stack(fleet.folder / "pam.d", f"auth required {line}\naccount required {line}\n")
     outcome = stack.login(user, [key.code()], phases=["authenticate", "acct_mgmt"], items={"rhost": "192.0.2.7"})
     assert (outcome.code, outcome.prompts) == (PAM_SUCCESS, ["Verification code: "]), outcome.log

@@ -151,13 +151,14 @@ def opened(folder: Path) -> Iterator[Opener]:
             config: str = "", sshd: str = "", sudoers: str = "", services: Mapping[str, str] | None = None
         ) -> Site:
             daemon = stack.enter_context(Daemon(folder, config=config))
-            module = f"{pammodule.build()} socket={daemon.verify_socket}"
-            files = {name: text.format(module=module) for name, text in (services or {"sshd": ALONE}).items()}
+            files = {
+                name: text.format(module=pammodule.build()) for name, text in (services or {"sshd": ALONE}).items()
+            }
             place = folder / "machine"
             place.mkdir()
             methods = sshd or "AuthenticationMethods keyboard-interactive\n"
-            machine = stack.enter_context(Machine(place, files, PASSWORDS, sshd=methods, sudoers=sudoers))
-            return Site(daemon, machine)
+            machine = Machine(place, files, PASSWORDS, sshd=methods, sudoers=sudoers, run_dir=daemon.run_dir)
+            return Site(daemon, stack.enter_context(machine))
 
         yield start
 
