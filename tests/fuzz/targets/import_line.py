@@ -24,6 +24,10 @@ def check(data: bytes) -> None:
     assert line.user
     assert line.user.isprintable()
     assert len(line.user.encode()) <= 256
+    if isinstance(line.key, otpauth.OtpauthKey):
+        whole = parse_line(write_line(line.user, line.key, line.drift))
+        assert whole is not None
+        assert _plain(whole) == _plain(line)
     try:
         again = parse_line(_written(line))
     except EnrolError as error:
@@ -32,10 +36,6 @@ def check(data: bytes) -> None:
         return
     assert again is not None
     assert _plain(again) == _plain(line)
-    if isinstance(line.key, otpauth.OtpauthKey):
-        whole = parse_line(write_line(line.user, line.key, line.drift))
-        assert whole is not None
-        assert _plain(whole) == _plain(line)
 
 
 def _written(line: ImportLine) -> str:
