@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from daemon_rig import CLI
 from pgcluster import cluster
-from sqlalchemy import Engine, delete, event, select, text, update
+from sqlalchemy import Engine, delete, event, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 from storerig import NOW, RULE, SOURCE_RULE, backend, checked, only, opened, place, run, running
 from terminal import Terminal
@@ -134,7 +134,7 @@ def emptied(url):
 
 def open_again(folder, url):
     """Open the old store again, as the documentation says."""
-    (statement,) = re.findall(r"^UPDATE meta SET [^;]*;", DOCS, re.MULTILINE)
+    (statement,) = re.findall(r"^    UPDATE meta SET [^;]*;", DOCS, re.MULTILINE)
     with both(folder, url) as (source, _):
         source.execute(text(statement))
 
@@ -436,20 +436,22 @@ def test_a_line_that_is_lost_costs_what_was_not_committed(tmp_path, target, smal
 
 @only("sqlite")
 def test_the_role_of_a_daemon_may_do_it(tmp_path, small):
-    """With no right but those that the documentation gives it, with a log for a limited time, and twice."""
+    """With the rights of the documentation: but for a log that was cut meanwhile, where it may not delete so much."""
     run(little(tmp_path))
-    role = "otpbridge"
-    if not cluster().sql("SELECT 1 FROM pg_roles WHERE rolname = %(role)s", role=role):
-        cluster().sql(f"CREATE ROLE {role} LOGIN")
+    cluster().sql("CREATE ROLE mover LOGIN")
     name = cluster().create()
-    statements = re.findall(
-        r"^((?:GRANT \w+[^;]* ON (?!DATABASE)|ALTER TABLE|CREATE POLICY)[^;]*;)", DOCS, re.MULTILINE
-    )
-    assert len(statements) == 11
-    for statement in statements:
-        cluster().sql(statement, name)
-    url = cluster().url(name, role)
+    url = cluster().url(name, "mover")
+    grants = re.findall(r"^GRANT \w+[^;]* ON (?!DATABASE)[^;]*;", DOCS, re.MULTILINE)
+    limited = re.findall(r"^(?:ALTER TABLE|CREATE POLICY)[^;]*;", DOCS, re.MULTILINE)
+    assert (len(grants), len(limited)) == (7, 4)
+    *needed, may_delete = grants
+
+    def allow(statements):
+        for statement in statements:
+            cluster().sql(statement.replace("TO otpbridge", "TO mover"), name)
+
     try:
+        allow(needed)
         assert killed(tmp_path, url, 9)
 
         async def used():
@@ -458,10 +460,18 @@ def test_the_role_of_a_daemon_may_do_it(tmp_path, small):
                 await rig.change(lambda t: users.lock(t, "local", "u1", locked=True))
 
         run(used())
+        assert killed(tmp_path, url, 9)
+        run(cut(tmp_path, 3))
+        for statements in ((), (*limited, may_delete)):
+            allow(statements)
+            with pytest.raises(StoreError, match="may not delete the entries that had been copied"):
+                moved(tmp_path, url)
+        cluster().sql("CREATE POLICY new ON audit FOR DELETE TO mover USING (true)", name)
         moved(tmp_path, url)
         same(tmp_path, url)
     finally:
         cluster().remove(name)
+        cluster().sql("DROP ROLE mover")
 
 
 def test_a_store_whose_log_was_changed_is_not_moved(tmp_path, target):
@@ -485,7 +495,24 @@ def test_a_copy_that_was_changed_is_not_opened(tmp_path, target, small):
         fresh.execute(update(audit).where(audit.c.sequence == 1).values(name="somebody"))
     with pytest.raises(StoreError, match="of the copy is not whole: entry 1"):
         moved(tmp_path, target)
+    row = {"key": "user/x/y", "misses": 9, "refused": 0, "last": NOW, "since": NOW, "not_before": NOW}
+    with both(tmp_path, target) as (_, fresh):
+        fresh.execute(insert(tables.throttle).values(row))
+    with pytest.raises(StoreError, match=r"(\d+) rows of throttle became \d+"):
+        moved(tmp_path, target)
     assert heads(tmp_path, target) == (OPEN, HALF)
+
+
+def test_a_target_with_anything_in_it_is_refused(tmp_path, target):
+    """It is left as it is, though it has no head of a log."""
+    run(little(tmp_path))
+    with both(tmp_path, target) as (_, fresh):
+        fresh.execute(insert(tables.user).values(id=7, client="local", name="mine", created_at=1))
+    with pytest.raises(StoreError, match="there is a store in the target already"):
+        moved(tmp_path, target)
+    assert heads(tmp_path, target) == (OPEN, None)
+    with both(tmp_path, target) as (_, fresh):
+        assert copying.count(fresh, tables.user) == 1
 
 
 def test_the_command_moves_what_the_configuration_names(tmp_path, target):

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Table, delete, func, insert, literal, select, text, update
+from sqlalchemy import ColumnElement, Connection, Table, delete, insert, literal, select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from otpbridge.errors import StoreError
 from otpbridge.model import AuditEvent, Secret
@@ -23,6 +24,7 @@ from otpbridge.store import auditlog, backup, copying, rekey, retention, tables
 from otpbridge.store.auditlog import AuditLog
 from otpbridge.store.chain import HEAD, BrokenChainError, Mark
 from otpbridge.store.engine import alone, begin, is_shared
+from otpbridge.store.postgres import is_forbidden
 from otpbridge.vault.seal import Vault, derive
 
 _MOVED = "audit head, moved"
@@ -164,30 +166,28 @@ class _Move:
     def _begun(self, begins: Mark, random: Callable[[int], bytes]) -> _Arrival:
         """How far this move is; begun where the target is empty."""
         head = _head(self._target)
-        if head is None and all(self._is_empty(table) for table in tables.metadata.sorted_tables):
+        if head is None and not any(self._has(table) for table in tables.metadata.sorted_tables):
             arrival = _Arrival(begins, random(_ID))
             row = {"name": _ARRIVING, "number": begins.sequence, "value": arrival.sealed(self._key)}
             self._target.execute(insert(_meta), row)
             return arrival
         if head is None or head.name != _ARRIVING:
-            raise StoreError("there is a store in the target already; give an empty database")
+            raise StoreError(
+                "there is a store in the target already; move it out of the way, or give an empty database"
+            )
         arrival = _Arrival(head.mark, head.value[_MAC : _MAC + _ID])
         if not hmac.compare_digest(arrival.sealed(self._key), head.value):
             raise StoreError("a part of another store is in the target; give an empty database")
         return arrival
 
-    def _is_empty(self, table: Table) -> bool:
-        return self._target.execute(select(literal(1)).select_from(table).limit(1)).first() is None
+    def _has(self, table: Table, *which: ColumnElement[bool]) -> bool:
+        """Whether there are rows in a table of the target."""
+        return self._target.execute(select(literal(1)).select_from(table).where(*which).limit(1)).first() is not None
 
     def _met(self, arrival: _Arrival, begins: Mark) -> _Arrival:
         """Take back what the old store has cut off its log meanwhile; where to go on."""
-        self._target.execute(delete(_audit).where(_audit.c.sequence <= begins.sequence))
-        first = self._target.execute(select(func.min(_audit.c.sequence))).scalar_one()
-        if first is not None and first <= begins.sequence:
-            raise StoreError(
-                f"the audit log was cut up to entry {begins.sequence} since this move was begun, and the database "
-                "does not delete these entries in the target: give an empty one"
-            )
+        if self._has(_audit, _audit.c.sequence <= begins.sequence):
+            self._cut(begins)
         if arrival.mark.sequence < begins.sequence:
             return self._advanced(arrival, begins)
         if arrival.mark != begins and not retention.holds(self._source, arrival.mark):
@@ -196,6 +196,22 @@ class _Move:
                 "store that is to be moved: it was put back since. Give an empty database"
             )
         return arrival
+
+    def _cut(self, begins: Mark) -> None:
+        """Cut off the log of the target what was copied of it before it was cut."""
+        gone = _audit.c.sequence <= begins.sequence
+        try:
+            self._target.execute(delete(_audit).where(gone))
+            kept = self._has(_audit, gone)
+        except DBAPIError as error:
+            if not is_forbidden(error):
+                raise
+            kept = True
+        if kept:
+            raise StoreError(
+                f"the audit log was cut up to entry {begins.sequence} since this move was begun, but this role may "
+                "not delete the entries that had been copied: move as one that may, or give an empty database"
+            )
 
     def _log_copied(self, arrival: _Arrival, head: Mark) -> _Arrival:
         """Copy what is missing of the log, each entry checked against the one before."""
