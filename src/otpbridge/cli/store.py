@@ -36,8 +36,8 @@ def upgrade(role: str, config: Path | None) -> None:
 def migrate(target: str, state_dir: Path | None, config: Path | None) -> None:
     """Move the store to another database, while all daemons are stopped.
 
-    URL is where it goes, `sqlite` the file in the state folder. Interrupted or after a crash, run it again: it goes on
-    where it was. Rows are counted and the audit log is checked, then the old store opens no more: a code that is spent
-    in one of two copies would be good in the other. Leave a password out of URL; ~/.pgpass holds it.
+    URL is where it goes, `sqlite` the file in the state folder. Interrupted or after a crash, run it again: it goes
+    on where it was. Rows are counted and the audit log is checked, then the old store opens no more: a code that is
+    spent in one of two copies would be good in the other. Leave a password out of URL; ~/.pgpass holds it.
     """
     become_daemon(migrate=target, state_dir=state_dir, config=config)
