@@ -162,6 +162,7 @@ static int get_item(const struct verify *verify, const char *name, int type, con
     return PAM_SUCCESS;
 }
 
+/* Just before a call is written: while the person is asked, the host may set an item anew. */
 static int read_context(struct verify *verify)
 {
     int outcome = get_item(verify, "PAM_SERVICE", PAM_SERVICE, &verify->service);
@@ -299,8 +300,10 @@ static int answer_step(struct verify *verify, bool first_step)
 /* One conversation, from Begin to its verdict. */
 static int converse_once(struct verify *verify)
 {
-    int outcome;
+    int outcome = read_context(verify);
 
+    if (outcome != PAM_SUCCESS)
+        return outcome;
     explicit_bzero(verify->combined, sizeof verify->combined);
     verify->given_used = verify->past_first = false;
     write_call(verify, "Begin");
@@ -420,17 +423,9 @@ static int forward_password(struct verify *verify, int outcome)
     return pam_set_item(verify->pamh, PAM_AUTHTOK, verify->combined) == PAM_SUCCESS ? outcome : PAM_BUF_ERR;
 }
 
-/* What is needed before the first call: what PAM knows, and a connection. */
-static int start(struct verify *verify)
-{
-    int outcome = read_context(verify);
-
-    return outcome == PAM_SUCCESS ? open_link(verify) : outcome;
-}
-
 static int login(struct verify *verify)
 {
-    int outcome = start(verify);
+    int outcome = open_link(verify);
 
     if (outcome == PAM_SUCCESS)
         outcome = read_first_pass(verify);
@@ -464,8 +459,10 @@ int verify_login(pam_handle_t *pamh, const struct options *options, int flags, c
 
 static int account(struct verify *verify)
 {
-    int outcome = start(verify);
+    int outcome = open_link(verify);
 
+    if (outcome == PAM_SUCCESS)
+        outcome = read_context(verify);
     if (outcome != PAM_SUCCESS)
         return outcome;
     write_call(verify, "Account");
