@@ -277,10 +277,15 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something the person is told."""
+    """Something the person is told.
+
+    `name` says what it is, and `count` the number that it speaks of, for who has words of their own for it.
+    """
 
     text: str
     style: NoticeStyle = NoticeStyle.INFO
+    name: str = ""
+    count: int | None = None
 
 
 class UserVerification(enum.StrEnum):

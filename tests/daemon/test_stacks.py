@@ -466,6 +466,8 @@ def test_each_recovery_code_lets_in_once_and_says_how_many_are_left(tmp_path):
             assert (outcome.verdict, outcome.token) == (Verdict.SUCCESS, "recovery-alice")
             left = 10 - used
             assert ("Warning" in told[0]) is (left <= 3)
+            name = "recovery_codes_few" if left <= 3 else "recovery_code_used"
+            assert [(notice.name, notice.count) for notice in outcome.notices] == [(name, left)]
             if left > 1:
                 assert f"{left} recovery codes are left" in told[0]
             again = await bench.check(text)

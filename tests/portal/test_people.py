@@ -11,6 +11,7 @@ from portal_rig import PASSWORD, Person, Phone, Plain
 
 from otpbridge.model import Kind
 from otpbridge.portal import texts
+from otpbridge.wire import messages
 
 pytestmark = pytest.mark.system
 
@@ -328,6 +329,7 @@ def test_the_keyboard_is_enough(portal, person):
     """Log in, open the menu, choose, close it with Escape."""
     keys = person("keyboard")
     keys.go("/login")
+    expect(keys.page.get_by_label("User name")).to_be_focused()
     keys.page.keyboard.type("keyboard")
     keys.page.keyboard.press("Tab")
     keys.page.keyboard.type(PASSWORD)
@@ -358,6 +360,25 @@ def test_german_by_the_browser_or_by_choice(portal, new_page):
     expect(german.page.locator("h1")).to_have_text("Log in")
     german.go("/welcome")
     expect(german.page.locator("h1")).to_have_text("First visit")
+
+
+def test_what_the_daemon_tells_people_is_in_their_language(portal):
+    """At the login and where a code is shown again: how many recovery codes are left, and a reset."""
+    portal.add("told")
+    portal.give("told")
+    paper = portal.admin.new_recovery_codes("told", client="acme").codes
+    german, english = Plain(portal), Plain(portal)
+    assert german.log_in("told", paper[0], accept_language="de") == 303
+    assert "9 Wiederherstellungscodes sind übrig" in german.get("/details")[2].decode()
+    form = {"form": german.token("/prove"), "code": paper[1]}
+    assert german.post("/prove", form, accept_language="de")[0] == 303
+    assert "8 Wiederherstellungscodes sind übrig" in german.get("/details")[2].decode()
+    assert english.log_in("told", paper[2]) == 303
+    assert "7 recovery codes are left" in english.get("/details")[2].decode()
+    portal.admin.call(messages.ResetUser(user="told", client="acme"))
+    german = Plain(portal)
+    assert german.log_in("told", accept_language="de") == 303
+    assert "von der Administration zurückgesetzt" in german.get("/details")[2].decode()
 
 
 def test_every_language_says_the_same_things():

@@ -46,7 +46,7 @@ def verification_of(reply: CheckReply) -> Verification:
 
 def notices_of(step: Step | CheckReply) -> tuple[Notice, ...]:
     """What the person is to be told."""
-    return tuple(Notice(notice.text, notice.style) for notice in step.notices)
+    return tuple(Notice(notice.text, notice.style, notice.name or "", notice.count) for notice in step.notices)
 
 
 def prompts_of(step: Step) -> tuple[Prompt, ...]:

@@ -432,7 +432,8 @@ class Judge:
         """An outcome that lets in, with what the person is told, and which code was in the answer."""
         attempt = conversation.attempt
         user = attempt.candidate.user
-        left = (Notice(user.notice),) if user is not None and user.notice else ()
+        # Resets alone leave one.
+        left = (Notice(user.notice, name="user_reset"),) if user is not None and user.notice else ()
         code = attempt.split.span if attempt.split is not None and attempt.split.length else None
         if code is None and not left and not attempt.afterwards:
             return outcome

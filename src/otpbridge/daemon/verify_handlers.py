@@ -240,7 +240,10 @@ def _step(
 
 
 def _notices(notices: Sequence[Notice]) -> tuple[NoticeFields, ...]:
-    return tuple(NoticeFields(style=notice.style, text=notice.text) for notice in notices)
+    return tuple(
+        NoticeFields(style=notice.style, text=notice.text, name=notice.name or None, count=notice.count)
+        for notice in notices
+    )
 
 
 def _span(outcome: Outcome) -> Span | None:

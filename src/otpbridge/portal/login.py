@@ -118,7 +118,7 @@ async def _let_in(visit: Visit, user: str, result: Verification) -> Response:
     shown = held.token(result.token) if result.token is not None else None
     session = visit.log_in(user, by_token=result.token is not None)
     session.tested = shown is not None and shown.kind in AUTHENTICATORS
-    session.notices = tuple(notice.text for notice in result.notices)
+    visit.pass_on(result.notices)
     if held.required and not held.active:
         session.tell(visit.texts("login.set_up_now"))
         return visit.to("/user/security-token")

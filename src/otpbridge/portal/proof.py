@@ -105,11 +105,16 @@ async def answer_key(visit: Visit) -> Response:
         return _form(visit, own, visit.texts("login.key_too_late"))
     async with asked.talk as talk:
         await talk.answer(visit.form.get("credential", ""))
-        right = talk.verdict is Verdict.SUCCESS and asked.until > time.monotonic()
+        passed = talk.verdict is Verdict.SUCCESS
+        right = passed and asked.until > time.monotonic()
+        if passed:
+            visit.pass_on(talk.result.notices)
     return _proven(visit, second=True) if right else _form(visit, own, visit.texts("prove.refused"))
 
 
 def _said(visit: Visit, result: Verification, *, right: bool) -> Proof:
+    if result.verdict is Verdict.SUCCESS:
+        visit.pass_on(result.notices)
     if right:
         return Proof(right=True)
     if result.verdict is Verdict.MAXTRIES:

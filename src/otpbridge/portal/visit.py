@@ -6,7 +6,7 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from otpbridge.client import AsyncClient, Context
+from otpbridge.client import AsyncClient, Context, Notice
 from otpbridge.portal.pages import Pages
 from otpbridge.portal.pictures import Pictures
 from otpbridge.portal.sessions import COOKIE, Session, Sessions
@@ -119,6 +119,12 @@ class Visit:
         """Say in our own log too which admin did something to another user."""
         if whom != self.person.user:
             log.info("%s/%s: %s, by %s", self.client, whom, what, self.person.user)
+
+    def pass_on(self, notices: Iterable[Notice]) -> None:
+        """Show on the next page what the daemon tells the person: in our words, where we have some for it."""
+        for notice in notices:
+            key = f"told.{notice.name}"
+            self.person.tell(self.texts(key, count=notice.count) if key in self.texts else notice.text)
 
     def is_fresh(self, *, has_authenticator: bool) -> bool:
         """Whether who is logged in has shown lately what they have to show."""

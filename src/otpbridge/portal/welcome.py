@@ -38,6 +38,7 @@ async def come(visit: Visit) -> Response:
     if not new or result.verdict is not Verdict.SUCCESS or result.token is None:
         return _refused(visit, result.retry_after)
     session = visit.log_in(user, by_token=True)
+    visit.pass_on(result.notices)
     session.tested = False
     session.chooses_password = True
     return visit.to("/password")

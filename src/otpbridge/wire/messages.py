@@ -70,6 +70,8 @@ class PromptFields(Message):
 class NoticeFields(Message):
     style: NoticeStyle
     text: str
+    name: str | None = None
+    count: int | None = None
 
 
 class Span(Message):

@@ -11,6 +11,7 @@ from otpbridge.verify.api import Attempt
 
 PROMPT = Prompt("Code that your authenticator shows: ")
 TRIES = 3
+_SET_UP = Notice("Your authenticator is set up. Its codes are asked for from now on.", name="authenticator_set_up")
 
 
 class FirstFactor(enum.StrEnum):
@@ -46,7 +47,7 @@ class Enrol:
         prompt = replace(PROMPT, notice=enrolment.instructions)
         for _ in range(TRIES):
             if await enrolment.confirm(await attempt.ask(prompt, again=True)):
-                attempt.tell_on_success(Notice("Your authenticator is set up. Its codes are asked for from now on."))
+                attempt.tell_on_success(_SET_UP)
                 return Verdict.SUCCESS
             await attempt.tell(Notice("That code does not match.", NoticeStyle.ERROR))
             prompt = PROMPT

@@ -28,7 +28,8 @@ async def _spend_recovery(attempt: Attempt, code: str) -> bool:
         place = find(record, code)
         if place is not None and await attempt.strike(token, place):
             left = codes_left(token.moving_factor | 1 << place, len(record.digests))
-            attempt.tell_on_success(Notice(_left(attempt, left)))
+            name = "recovery_code_used" if left > FEW else "recovery_codes_few"
+            attempt.tell_on_success(Notice(_left(attempt, left), name=name, count=left))
             return True
     return False
 
@@ -37,7 +38,8 @@ async def _spend_registration(attempt: Attempt, code: str) -> bool:
     for token in attempt.tokens(Kind.REGISTRATION):
         if find(unpack(attempt.secret(token)), code) is not None and await attempt.advance(token, 0):
             how = _how(attempt, "otpbridge enroll totp")
-            attempt.tell_on_success(Notice(f"The registration code is used up. Set up an authenticator now{how}"))
+            text = f"The registration code is used up. Set up an authenticator now{how}"
+            attempt.tell_on_success(Notice(text, name="registration_code_used"))
             return True
     return False
 
