@@ -386,6 +386,12 @@ class Config(_Section, frozen=True):
         return policy
 
     @property
+    def has_keys(self) -> bool:
+        """Whether it says something of security keys: then people will come with some."""
+        named = self.webauthn.rp_id is not None or any(each.webauthn.rp_id for each in self.clients.values())
+        return named or self.local_keys.enabled
+
+    @property
     def rules(self) -> Mapping[str, tuple[str, ...]]:
         """The rules of all stacks by name."""
         return {DEFAULT_STACK: DEFAULT_RULES} | {name: entry.rules for name, entry in self.stacks.items()}

@@ -621,7 +621,35 @@ def test_serve_and_restore_become_the_daemon(executed, tmp_path, monkeypatch):
         with pytest.raises(SystemExit):
             run(arguments)
         assert executed.pop() == (sys.executable, start + passed)
-    monkeypatch.setattr(sys, "argv", ["otpbridged", "--state-dir", "s"])
-    with pytest.raises(SystemExit):
+    for arguments, passed in (
+        ([], []),
+        (["--state-dir", "s"], ["--state-dir", "s"]),
+        (["--relay", "a:1", "--config", "c"], ["--relay", "a:1", "--config", "c"]),
+        (["--run-dir=r"], ["--run-dir", "r"]),
+    ):
+        monkeypatch.setattr(sys, "argv", ["otpbridged", *arguments])
+        with pytest.raises(SystemExit):
+            otpbridged()
+        assert executed.pop() == (sys.executable, start + passed)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--stat-dir", "s"],
+        ["--state-dir"],
+        ["--state-dir", "s", "now"],
+        ["s"],
+        ["--restore", "-"],
+    ],
+)
+def test_what_is_no_option_of_the_daemon_is_explained(executed, monkeypatch, capsys, arguments):
+    """A wrong word is a usage error, and nothing is started: not what `restore` and `store` start either."""
+    from otpbridge.cli.serve import otpbridged
+
+    monkeypatch.setattr(sys, "argv", ["otpbridged", *arguments])
+    with pytest.raises(SystemExit) as ended:
         otpbridged()
-    assert executed.pop() == (sys.executable, [*start, "--state-dir", "s"])
+    assert ended.value.code == 2
+    assert "Error: " in capsys.readouterr().err
+    assert not executed

@@ -12,7 +12,7 @@ import pytest
 
 from otpbridge import config
 from otpbridge.cli.main import cli
-from otpbridge.cli.serve import _otpbridged
+from otpbridge.cli.serving import otpbridged
 from otpbridge.errors import ConfigError
 from otpbridge.model import Factor
 from otpbridge.verify import loading, registry
@@ -96,7 +96,7 @@ def all_commands():
 
 def parse(program, words):
     """Parse a command line as click does, without running it. Raises click.UsageError."""
-    command, context = (cli if program == "otpbridge" else _otpbridged), None
+    command, context = (cli if program == "otpbridge" else otpbridged), None
     while True:
         try:
             context = command.make_context(program, list(words), parent=context)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import Engine, event, text
 from sqlalchemy.dialects import postgresql
-from storerig import RULE, SOURCE_RULE, only, opened, place, run
+from storerig import RULE, SOURCE_RULE, only, opened, place, run, running
 
 from otpbridge.errors import ConfigError, KeyMissingError, SealBrokenError, StoreBusyError, StoreError
-from otpbridge.store import schema, statements, tables
+from otpbridge.store import schema, statements, tables, tokens
 from otpbridge.store.engine import open_engine
 from otpbridge.store.statements import Prepared
 from otpbridge.store.store import open_store
@@ -159,6 +160,36 @@ def test_sqlite_keeps_spent_codes_over_a_power_cut(tmp_path):
         assert connection.exec_driver_sql("PRAGMA secure_delete").scalar() == 1
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
     run(store.close())
+
+
+@only("sqlite")
+def test_neither_a_start_nor_what_is_done_each_minute_walks_over_all_users(tmp_path):
+    """Nor over their tokens or the audit log: with a million users it would keep logins waiting."""
+    closed(tmp_path)
+    asked = []
+
+    async def work():
+        async with running(tmp_path) as rig:
+            await rig.change(tokens.expire)
+            await rig.change(rig.store.tidy)
+            event.remove(Engine, "before_cursor_execute", note)
+            return [
+                (statement, row[-1])
+                for statement, parameters in asked
+                if statement.startswith(("SELECT", "DELETE", "UPDATE"))
+                for row in rig.read(
+                    lambda connection: connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()  # noqa: B023
+                )
+            ]
+
+    def note(_connection, _cursor, statement, parameters, *_):
+        asked.append((statement, parameters))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    plan = run(work())
+    assert [statement for statement, step in plan if "SEARCH token USING INDEX ix_token_expires_at" in step]
+    large = re.compile(r"SCAN (user|token|audit|about|seen)\b")
+    assert not [(statement, step) for statement, step in plan if large.match(step)]
 
 
 @only("sqlite")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -119,6 +120,39 @@ def test_an_ordinary_user_needs_no_configuration_and_no_rights(folder):
     with rig:
         assert (rig.state_dir / "otpbridge.db").exists()
         assert rig.verify_socket.is_socket()
+
+
+# --- what is loaded ---
+
+
+def loaded_at_start(folder, config=""):
+    """The modules that are loaded when the daemon says that it is ready, by it and by the command that became it."""
+    with Daemon(folder, config=config, environment=plain_environment(PYTHONPROFILEIMPORTTIME="1")) as rig:
+        before, ready, _ = rig.log.partition("is ready")
+    assert ready
+    return set(re.findall(r"^import time: .*\| *(\S+)$", before, re.MULTILINE))
+
+
+def test_what_only_some_need_is_not_loaded_at_every_start(daemon):
+    """Libraries for other databases, relays and security keys, and what makes the tables, once there are some."""
+    started_once(daemon)
+    loaded = loaded_at_start(daemon.folder)
+    assert {"sqlalchemy", "sqlalchemy.dialects.sqlite.base", "uvloop"} <= loaded
+    seldom = {"alembic", "click", "cryptography.x509", "fido2", "otpbridge.daemon.relay.host", "psycopg"}
+    assert not loaded & {*seldom, "sqlalchemy.dialects.postgresql.base"}
+
+
+@pytest.mark.parametrize(
+    ("config", "library"),
+    [
+        ('[webauthn]\nrp_id = "login.example"\n', "fido2.server"),
+        ('[clients.shop.webauthn]\nrp_id = "login.example"\n', "fido2.server"),
+        ('[relays]\nlisten = "127.0.0.1:0"\n', "cryptography.x509"),
+    ],
+)
+def test_what_the_configuration_asks_for_is_loaded_before_the_first_login(folder, config, library):
+    """No login waits for a library, or finds that there is no memory left for it."""
+    assert library in loaded_at_start(folder, config)
 
 
 # --- the key ---

@@ -43,7 +43,7 @@ COMMANDS = {
     "backup": _Entry("backup", "Save a copy of the store."),
     "restore": _Entry("backup", "Make a store from a backup."),
     "store": _Entry("store", "Prepare a store on a database server, or move one."),
-    "serve": _Entry("serve", "Run the daemon."),
+    "serve": _Entry("serving", "Run the daemon."),
     "portal": _Entry("portal", "Run the reference portal: login and enrolment in a browser."),
     "completion": _Entry("completion", "Print the completion script of a shell."),
 }

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import click
-
-from otpbridge import __version__
-from otpbridge.cli.options import config_option, example, relay_option, run_dir_option, state_dir_option
-from otpbridge.cli.session import Session
+_OPTIONS = frozenset({"--state-dir", "--run-dir", "--config", "--relay"})
 
 
 def become_daemon(**options: str | Path | None) -> NoReturn:
@@ -23,44 +20,27 @@ def become_daemon(**options: str | Path | None) -> NoReturn:
         for word in (f"--{name.replace('_', '-')}", os.fspath(value))
     ]
     sys.stdout.flush()
-    # -P: the folder we are called in is not searched for modules.
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "otpbridge.daemon", *arguments])  # noqa: S606 - no shell
-
-
-@click.command(epilog=example("otpbridge serve", "otpbridge serve --state-dir ./state --run-dir ./run"))
-@state_dir_option
-@run_dir_option
-@config_option
-@relay_option
-@click.pass_obj
-def serve(session: Session, state_dir: Path | None, config: Path | None, relay: str | None) -> None:
-    """Run the daemon; the same as otpbridged.
-
-    Nothing needs to be configured. Store, master key and sockets are made at the first start. SIGTERM ends it once
-    the calls in flight are answered, SIGHUP reads the configuration again. With --relay there is no store here:
-    logins are judged by daemons on other machines.
-    """
-    become_daemon(state_dir=state_dir, run_dir=session.run_dir, config=config, relay=relay)
-
-
-@click.command(name="otpbridged", epilog=example("otpbridged", "otpbridged --config ./otpbridge.toml"))
-@state_dir_option
-@run_dir_option
-@config_option
-@relay_option
-@click.version_option(__version__, prog_name="otpbridged")
-@click.pass_context
-def _otpbridged(context: click.Context, state_dir: Path | None, config: Path | None, relay: str | None) -> None:
-    """Run the daemon of otpbridge.
-
-    Nothing needs to be configured. Store, master key and sockets are made at the first start. SIGTERM ends it once
-    the calls in flight are answered, SIGHUP reads the configuration again. With --relay there is no store here:
-    logins are judged by daemons on other machines.
-    """
-    run_dir = context.ensure_object(Session).run_dir
-    become_daemon(state_dir=state_dir, run_dir=run_dir, config=config, relay=relay)
+    _replace(arguments)
 
 
 def otpbridged() -> None:
     """Run the daemon and never return."""
-    _otpbridged(prog_name="otpbridged")
+    arguments = sys.argv[1:]
+    if _is_plain(arguments):
+        _replace(arguments)
+    # Whoever asks for help, or makes a mistake, can wait for it to be loaded; a service manager need not.
+    from otpbridge.cli.serving import otpbridged as command  # noqa: PLC0415
+
+    command(prog_name="otpbridged")
+
+
+def _is_plain(arguments: Sequence[str]) -> bool:
+    """Whether these are options with their values and nothing else, so that the daemon can be left to judge them."""
+    names, values = arguments[::2], arguments[1::2]
+    fit = len(names) == len(values) > 0 and _OPTIONS.issuperset(names)
+    return fit and not any(value.startswith("-") for value in values)
+
+
+def _replace(arguments: Sequence[str]) -> NoReturn:
+    # -P: the folder we are called in is not searched for modules.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "otpbridge.daemon", *arguments])  # noqa: S606 - no shell

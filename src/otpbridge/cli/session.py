@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from otpbridge.cli import show
 from otpbridge.cli.exits import Code, CommandError
-from otpbridge.model import LOCAL
 
 if TYPE_CHECKING:
     from otpbridge.client import Client
@@ -93,5 +92,7 @@ def own_name() -> str:
 
 def called(user: str, client: str | None) -> str:
     """A user as they are named to another command."""
+    from otpbridge.model import LOCAL  # noqa: PLC0415 - not needed for --help
+
     name = show.visible(user)
     return name if client in {None, LOCAL} else f"{name} --client {show.visible(str(client))}"

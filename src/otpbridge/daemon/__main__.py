@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import sys
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from otpbridge import config
-from otpbridge.daemon import main
-from otpbridge.daemon.move import move
-from otpbridge.daemon.relay import host
-from otpbridge.daemon.restore import restore
-from otpbridge.daemon.upgrade import upgrade
 from otpbridge.errors import KeyMissingError, OtpBridgeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otpbridge.daemon.main import Options
 
 log = logging.getLogger("otpbridge.daemon")
 
@@ -29,6 +32,10 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--migrate", metavar="URL", help="move the store to another database, then end")
     parser.add_argument("--relay", metavar="CENTRES", help="have no store; ask these daemons (host:port,host:port)")
     chosen = parser.parse_args(arguments)
+    # All that is loaded stays. It would be walked over again and again, while it is loaded and ever after.
+    gc.disable()
+    from otpbridge.daemon import main  # noqa: PLC0415 - as said
+
     options = main.Options(
         (chosen.state_dir or config.default_state_dir()).absolute(),
         (chosen.run_dir or config.default_run_dir()).absolute(),
@@ -36,16 +43,12 @@ def run(arguments: list[str]) -> int:
     )
     main.start_logging()
     try:
-        if chosen.restore is not None:
-            print(restore(options, chosen.restore))
-        elif chosen.upgrade is not None:
-            print(upgrade(options, chosen.upgrade))
-        elif chosen.migrate is not None:
-            print(move(options, chosen.migrate))
-        elif chosen.relay is not None or config.load(options.config_file).relay.centres:
-            host.serve(options, chosen.relay)
-        else:
-            main.serve(options)
+        job = _job(chosen, options)
+        gc.freeze()
+        gc.enable()
+        done = job()
+        if done is not None:
+            print(done)
     except OtpBridgeError as error:
         asked = [name for name in ("restore", "upgrade", "migrate") if getattr(chosen, name) is not None]
         what = asked[0] if asked else "start"
@@ -53,6 +56,32 @@ def run(arguments: list[str]) -> int:
         log.error("cannot %s: %s", what, error, extra=None if asked else {"event": event})  # noqa: TRY400 - no traceback
         return 1
     return 0
+
+
+def _job(chosen: argparse.Namespace, options: Options) -> Callable[[], str | None]:
+    """What was asked for. Raises ConfigError.
+
+    Each is loaded where it is asked for, and nothing that only the others need.
+    """
+    if chosen.restore is not None:
+        from otpbridge.daemon.restore import restore  # noqa: PLC0415
+
+        return partial(restore, options, chosen.restore)
+    if chosen.upgrade is not None:
+        from otpbridge.daemon.upgrade import upgrade  # noqa: PLC0415
+
+        return partial(upgrade, options, chosen.upgrade)
+    if chosen.migrate is not None:
+        from otpbridge.daemon.move import move  # noqa: PLC0415
+
+        return partial(move, options, chosen.migrate)
+    if chosen.relay is not None or config.load(options.config_file).relay.centres:
+        from otpbridge.daemon.relay import host  # noqa: PLC0415
+
+        return partial(host.serve, options, chosen.relay)
+    from otpbridge.daemon import main  # noqa: PLC0415
+
+    return partial(main.serve, options)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from otpbridge.daemon.relay.authority import BadRequestError
 from otpbridge.daemon.stacks import UnknownStackError
 from otpbridge.errors import EnrolError, OtpBridgeError
 from otpbridge.store.relays import NoSuchCertificateError
@@ -35,7 +34,6 @@ _NAMED: dict[type[OtpBridgeError], tuple[str, Callable[[Any], dict[str, Any]]]] 
     UnknownStackError: ("UnknownStack", lambda error: {"stack": error.stack}),
     LastTokenError: ("LastToken", lambda error: {"token": error.token}),
     NoSuchCertificateError: ("NoSuchCertificate", lambda error: {"host": error.host}),
-    BadRequestError: ("BadParameters", lambda error: {"reason": str(error)}),
     SpentError: ("BadParameters", lambda error: {"reason": str(error)}),
     EnrolError: ("BadParameters", lambda error: {"reason": str(error)}),
 }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from otpbridge import webauthn
 from otpbridge.config import Right
 from otpbridge.daemon.desk import client_of, invalid, reason_of, token_event, user_of
 from otpbridge.daemon.enroll_handlers import EnrollCounter, check_pending, confirmed, starting
@@ -15,10 +17,11 @@ from otpbridge.model import Kind, OtpParameters, RelyingParty, Secret, State, To
 from otpbridge.store import tokens
 from otpbridge.store.writer import Transaction
 from otpbridge.vault.seal import token_identity
-from otpbridge.webauthn.ceremony import CHALLENGE_BYTES, HANDLE_BYTES, LONGEST_ANSWER, Registration
-from otpbridge.webauthn.credential import Credential, Waiting
 from otpbridge.wire.messages import FinishFido2, FinishFido2Reply, StartFido2, StartFido2Reply
 from otpbridge.wire.service import Call
+
+if TYPE_CHECKING:
+    from otpbridge.webauthn.credential import Credential
 
 _LABEL = "security key"
 
@@ -35,6 +38,10 @@ class Fido2Counter(EnrollCounter):
         await self.demand_proof(call, authority, client, user)
         desk = self.desk
         party = self._relying_party(client)
+        await webauthn.ready()
+        from otpbridge.webauthn.ceremony import Registration  # noqa: PLC0415 - only where somebody has a key
+        from otpbridge.webauthn.credential import Waiting  # noqa: PLC0415
+
         present = await self._present(client, user)
         label = _free_label([token.label for token, _ in present]) if asked.label is None else asked.label
         check_text(label, "label")
@@ -52,8 +59,8 @@ class Fido2Counter(EnrollCounter):
             expires_at=now + desk.config.enrolment.pending,
         )
         # A user has one handle at a relying party (§5.4.3); a key that keeps accounts would keep two of them.
-        handle = present[0][1].user_handle if present else desk.random(HANDLE_BYTES)
-        waiting = Waiting(desk.random(CHALLENGE_BYTES), handle)
+        handle = present[0][1].user_handle if present else desk.random(webauthn.HANDLE_BYTES)
+        waiting = Waiting(desk.random(webauthn.CHALLENGE_BYTES), handle)
         sealed = desk.store.vault.seal(waiting.pack(), token_identity(token))
         await desk.change(starting(call, token, sealed, None, desk.config.policy_of(client), reason=reason))
         excluded = [credential for held, credential in present if held.label != label]
@@ -69,13 +76,17 @@ class Fido2Counter(EnrollCounter):
 
     async def finish_fido2(self, call: Call, asked: FinishFido2) -> FinishFido2Reply:
         """Prove a pending security key. Its challenge is used up, whatever comes of it."""
-        if len(asked.credential) > LONGEST_ANSWER:
+        if len(asked.credential) > webauthn.LONGEST_ANSWER:
             raise invalid("credential")
         stored = await self.own(call, asked.token)
         token, desk = stored.token, self.desk
         check_pending(token, desk.clock())
         if token.kind is not Kind.FIDO2:
             raise EnrolError(f"a token of kind {token.kind} is proven with Confirm")
+        await webauthn.ready()
+        from otpbridge.webauthn.ceremony import Registration  # noqa: PLC0415 - only where somebody has a key
+        from otpbridge.webauthn.credential import Waiting  # noqa: PLC0415
+
         waiting = Waiting.unpack(desk.store.seed(stored))
         party = self._relying_party(token.client)
         try:
@@ -112,6 +123,8 @@ class Fido2Counter(EnrollCounter):
 
     async def _present(self, client: str, user: str) -> Sequence[tuple[Token, Credential]]:
         """The security keys that a user has."""
+        from otpbridge.webauthn.credential import Credential  # noqa: PLC0415
+
         store = self.desk.store
         held = await store.read(lambda connection: tokens.of_user(connection, client, user))
         return [

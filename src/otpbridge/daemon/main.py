@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from otpbridge import __version__, config
+from otpbridge import __version__, config, webauthn
 from otpbridge.config import Config
 from otpbridge.daemon import sockets, systemd
 from otpbridge.daemon.activity import ActivityCounter
@@ -121,6 +121,9 @@ def configured(options: Options, shelter: Shelter | None = None) -> Configured:
     """Read the configuration and make what it describes. Raises ConfigError with file and line."""
     source = config.read(options.config_file)
     settings = source.parse()
+    if settings.has_keys:
+        # Now, and not while a login waits. Without it they are loaded for whoever is the first to have a key.
+        webauthn.load()
     with source.told():
         return Configured(settings, Rights(settings, os.geteuid(), uid_of), Stacks(settings, shelter))
 

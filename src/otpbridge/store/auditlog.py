@@ -82,7 +82,7 @@ class AuditLog:
         self.chain = Chain(key)
         self._head = Prepared(statements.head(), dialect)
         local = dialect.name == "sqlite"
-        self._appends = [(rows, Prepared(statements.append(rows), dialect)) for rows in _BLOCKS] if local else []
+        self._appends = statements.appends(dialect, _BLOCKS) if local else []
         self._append_rows = None if local else Prepared(statements.append_rows(dialect), dialect)
         self._move = Prepared(statements.move_head(), dialect)
 
@@ -124,9 +124,9 @@ class AuditLog:
             self._append_rows.run(cursor, rows=json_rows([(*row[:-1], row[-1].hex()) for row in values]))
             return
         done = 0
-        for size, statement in self._appends:
+        for size, sql in self._appends:
             while len(values) - done >= size:
-                statement.run_in_order(cursor, [*chain.from_iterable(values[done : done + size])])
+                cursor.execute(sql, [*chain.from_iterable(values[done : done + size])])
                 done += size
 
     def follow(self, mark: Mark, row: Sequence[Any]) -> Mark:

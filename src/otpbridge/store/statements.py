@@ -7,8 +7,9 @@ rows that won.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import importlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from sqlalchemy import (
@@ -21,6 +22,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     Select,
+    Table,
     Text,
     and_,
     bindparam,
@@ -35,12 +37,15 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
 from otpbridge.model import Backoff
 from otpbridge.store import tables
+
+if TYPE_CHECKING:
+    # That of PostgreSQL has the same.
+    from sqlalchemy.dialects.sqlite import Insert
 
 _encode = msgspec.json.Encoder().encode
 
@@ -57,10 +62,6 @@ class Prepared:
         self._positional = compiled.positional
         self._names: Sequence[str] = compiled.positiontup or ()
         self._fixed: dict[str, Any] = {**compiled.params, **fixed}
-
-    def run_in_order(self, cursor: Any, values: Sequence[Any]) -> None:
-        """Execute with values in the order of its parameters, for SQLite: with many, that is much quicker."""
-        cursor.execute(self.sql, values)
 
     def run(self, cursor: Any, **values: Any) -> Any:
         """Execute on a cursor; returns the cursor."""
@@ -177,8 +178,7 @@ def strike(dialect: Dialect) -> Executable:
 def remember(dialect: Dialect) -> Executable:
     """Keep the time of a success."""
     v = _rows(dialect, client=Text(), name=Text(), service=Text(), source=Text(), at=BigInteger())
-    make = sqlite.insert if dialect.name == "sqlite" else postgresql.insert
-    fresh = make(tables.seen).from_select(
+    fresh = _insert(dialect, tables.seen).from_select(
         ["client", "name", "service", "source", "at"],
         select(v.c.client, v.c.name, v.c.service, v.c.source, v.c.at).where(true()),
     )
@@ -202,8 +202,7 @@ def miss(dialect: Dialect, rule: Backoff, *, reserving: bool = False) -> Executa
     """
     t = tables.throttle
     v = _rows(dialect, key=Text(), now=BigInteger())
-    make = sqlite.insert if dialect.name == "sqlite" else postgresql.insert
-    fresh = make(t).from_select(
+    fresh = _insert(dialect, t).from_select(
         ["key", "misses", "refused", "last", "since", "not_before"],
         # `WHERE true` keeps SQLite from reading ON CONFLICT as a join condition.
         select(
@@ -258,20 +257,11 @@ def head() -> Select[Any]:
     return select(meta.c.number, meta.c.value).where(meta.c.name == literal_column("'audit head'")).with_for_update()
 
 
-def append(rows: int) -> Executable:
-    """So many audit rows at once, for SQLite, bound in the order of `tables.audit`, row by row."""
-    return insert(tables.audit).values(
-        [
-            {
-                "sequence": bindparam(f"s{place}", type_=BigInteger),
-                "client": bindparam(f"c{place}", type_=Text),
-                "name": bindparam(f"n{place}", type_=Text),
-                "entry": bindparam(f"e{place}", type_=Text),
-                "mac": bindparam(f"m{place}", type_=LargeBinary),
-            }
-            for place in range(rows)
-        ]
-    )
+def appends(dialect: Dialect, sizes: Iterable[int]) -> list[tuple[int, str]]:
+    """How so many audit rows are written at once, for SQLite: bound in the order of `tables.audit`, row by row."""
+    sql = str(insert(tables.audit).compile(dialect=dialect))
+    row = sql[sql.index("(?") :]
+    return [(rows, ", ".join([sql, *[row] * (rows - 1)])) for rows in sizes]
 
 
 def append_rows(dialect: Dialect) -> Executable:
@@ -298,6 +288,12 @@ def move_head() -> Executable:
         .values(number=bindparam("s", type_=BigInteger), value=bindparam("m", type_=LargeBinary))
         .where(meta.c.name == literal_column("'audit head'"))
     )
+
+
+def _insert(dialect: Dialect, table: Table) -> Insert:
+    """An INSERT with ON CONFLICT, as this dialect has it: the other one would take long to load."""
+    made: Insert = importlib.import_module(f"sqlalchemy.dialects.{dialect.name}").insert(table)
+    return made
 
 
 def _open(rule: Backoff, now: ColumnElement[int]) -> ColumnElement[bool]:

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -73,6 +74,8 @@ token = Table(
     CheckConstraint("state IN ('pending', 'active', 'disabled', 'revoked')", name="state"),
     CheckConstraint("(state = 'revoked') = (sealed IS NULL)", name="sealed"),
     Index(None, "user_id"),
+    # Of the few whose time runs: each minute those are looked for whose time is up.
+    Index(None, "expires_at", sqlite_where=text("expires_at IS NOT NULL")),
     # One seed is one token: a seed that came in twice would be accepted twice.
     Index("uq_token_fingerprint", "fingerprint", unique=True),
 )

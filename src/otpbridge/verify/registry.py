@@ -14,7 +14,7 @@ import threading
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from typing import Any, TypeVar
 
 import msgspec
@@ -128,9 +128,14 @@ class Made:
 def installed() -> dict[str, Installed]:
     """The verifiers of all packages here, by name. Of two with one name otpbridge's own stays, else neither."""
     found: dict[str, list[Installed]] = {}
+    # Of each package once: all that it says of itself is read for that.
+    packages: dict[Distribution | None, tuple[str, str]] = {None: ("?", "?")}
     for entry in entry_points(group=GROUP):
-        about = entry.dist
-        here = Installed(entry, "?" if about is None else about.name, "?" if about is None else about.version)
+        package = entry.dist
+        if package is not None and package not in packages:
+            about = package.metadata
+            packages[package] = about["Name"], about["Version"]
+        here = Installed(entry, *packages[package])
         found.setdefault(here.name, []).append(here)
     return {name: chosen for name, several in found.items() if (chosen := _chosen(several)) is not None}
 

@@ -6,3 +6,26 @@ spent (§7.2 step 22). No clock, no I/O; challenges come in.
 """
 
 from __future__ import annotations
+
+import asyncio
+import threading
+
+CHALLENGE_BYTES = 32
+HANDLE_BYTES = 32
+LONGEST_ANSWER = 16 * 1024
+"""Characters of an answer. Real ones have one or two thousand; with a chain of certificates some more."""
+
+_loaded = threading.Event()
+
+
+def load() -> None:
+    """Load `ceremony` and `credential`. The library behind them takes longer than all else here."""
+    import otpbridge.webauthn.ceremony  # noqa: F401, PLC0415
+
+    _loaded.set()
+
+
+async def ready() -> None:
+    """Have them loaded, and let others go on meanwhile, where they were not needed before."""
+    if not _loaded.is_set():
+        await asyncio.to_thread(load)

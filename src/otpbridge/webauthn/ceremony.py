@@ -30,17 +30,13 @@ from fido2.webauthn import (
 
 from otpbridge.errors import WebauthnError
 from otpbridge.model import RelyingParty, UserVerification
+from otpbridge.webauthn import LONGEST_ANSWER
 from otpbridge.webauthn.credential import Credential
 
 if TYPE_CHECKING:
     from fido2.attestation.base import Attestation
 
 J = TypeVar("J", bound=msgspec.Struct)
-
-CHALLENGE_BYTES = 32
-HANDLE_BYTES = 32
-LONGEST_ANSWER = 16 * 1024
-"""Characters of an answer. Real ones have one or two thousand; with a chain of certificates some more."""
 
 _TIMEOUT_MS = 60_000
 _MOST_TRANSPORTS = 8

@@ -34,10 +34,6 @@ UNREADABLE = (ValueError, x509.DuplicateExtension, x509.InvalidVersion, x509.Uns
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 
 
-class BadRequestError(EnrolError):
-    """A certificate was asked for that is not issued."""
-
-
 def make(now: float, name: str) -> SealedAuthority:
     """A new authority. `now` in Unix seconds; `name` is that of this machine, for people."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -73,7 +69,7 @@ class Authority:
         self.pem = _pem(self._certificate)
 
     def for_host(self, request: str, host: str, now: float, days: int) -> x509.Certificate:
-        """A certificate for a host, with the public key of a request (PEM). Raises BadRequestError."""
+        """A certificate for a host, with the public key of a request (PEM). Raises EnrolError."""
         names = [x509.DNSName(host)]
         usage = ExtendedKeyUsageOID.CLIENT_AUTH
         return self._issue(_requested(request), host, names, usage=usage, now=now, days=days)
@@ -165,13 +161,13 @@ def _requested(pem: str) -> PublicKey:
         sound = request.is_signature_valid
         key = request.public_key()
     except (ValueError, InvalidSignature):
-        raise BadRequestError("this is not a certificate request (PKCS #10 in PEM, as `openssl req` makes)") from None
+        raise EnrolError("this is not a certificate request (PKCS #10 in PEM, as `openssl req` makes)") from None
     if not sound:
-        raise BadRequestError("the certificate request is not signed by its own key")
+        raise EnrolError("the certificate request is not signed by its own key")
     if isinstance(key, rsa.RSAPublicKey) and key.key_size < _SMALLEST_RSA:
-        raise BadRequestError(f"an RSA key of {key.key_size} bits is too short; use P-256, or RSA with 3072 bits")
+        raise EnrolError(f"an RSA key of {key.key_size} bits is too short; use P-256, or RSA with 3072 bits")
     if not isinstance(key, PublicKey):
-        raise BadRequestError("keys of this kind are not known; use P-256, Ed25519 or RSA")
+        raise EnrolError("keys of this kind are not known; use P-256, Ed25519 or RSA")
     return key
 
 

@@ -6,12 +6,8 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
-from typing import Any
-
-from cryptography import x509
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from otpbridge import __version__
 from otpbridge.config import RelayHost, Relays, endpoint
@@ -19,8 +15,6 @@ from otpbridge.daemon.answers import guarded, said
 from otpbridge.daemon.desk import Desk, invalid
 from otpbridge.daemon.judge import Subject
 from otpbridge.daemon.policy import Authority
-from otpbridge.daemon.relay import authority, tls
-from otpbridge.daemon.relay.authority import Authority as Issuer
 from otpbridge.daemon.relay.hosts import refusal
 from otpbridge.daemon.verify_handlers import VerifyCounter, subject_for
 from otpbridge.errors import ConfigError, OtpBridgeError
@@ -32,21 +26,14 @@ from otpbridge.wire.messages import RELAY, Account, Begin, Check, Hello, HelloRe
 from otpbridge.wire.service import Call, Limits, Server, Service
 from otpbridge.wire.tls import Tls
 
+if TYPE_CHECKING:
+    from otpbridge.daemon.relay.issuing import OwnCertificate
+
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 2.0
 _MOST_CONNECTIONS = 16_384
-WARN_SECONDS = 30 * 86_400
-"""A certificate that ends sooner is worth a warning; our own is made anew."""
 _LARGEST_ID = 1 << 32
-
-
-@dataclass(slots=True)
-class _Own:
-    """This machine's certificate: when it ends (Unix seconds), and the files that it is from, if it is."""
-
-    end: int
-    files: tuple[tuple[Path, int], ...] = ()
 
 
 class Centre:
@@ -56,7 +43,7 @@ class Centre:
         self._desk = desk
         self._revoked: frozenset[str] = frozenset()
         self._met: set[str] = set()
-        self._own = _Own(0)
+        self._own: OwnCertificate | None = None
         self._tls: Tls | None = None
         self._server: Server | None = None
 
@@ -64,8 +51,13 @@ class Centre:
 
     async def serve(self, sock: socket.socket) -> Server:
         """Serve hosts on a TCP socket. Raises ConfigError, StoreError or VaultError."""
+        # With the library that reads certificates, which takes long to load.
+        from otpbridge.daemon.relay.authority import identify  # noqa: PLC0415
+        from otpbridge.daemon.relay.issuing import OwnCertificate  # noqa: PLC0415
+
         await self._look()
-        self._tls = Tls(await self._context(), self._identify)
+        self._own = OwnCertificate(self._desk)
+        self._tls = Tls(await self._own.context(), lambda certificate: self._let_in(identify(certificate)))
         self._server = Server(self._service(), sock, name="relays", tls=self._tls)
         return self._server
 
@@ -76,8 +68,8 @@ class Centre:
             try:
                 if self._desk.store.is_shared:
                     await self._look()
-                if self._tls is not None and self._is_due():
-                    self._tls.context = await self._context()
+                if self._tls is not None and self._own is not None and self._own.is_due:
+                    self._tls.context = await self._own.context()
                     log.info("relays: this machine has a new certificate")
             except OtpBridgeError as error:
                 log.warning("relays: %s", error)
@@ -85,7 +77,8 @@ class Centre:
 
     def reload(self) -> None:
         """Let a new configuration count, for hosts that are connected too."""
-        self._own.end = 0
+        if self._own is not None:
+            self._own.forget()
         if self._server is not None:
             self._server.service.limits = self._limits()
         self.hang_up()
@@ -124,8 +117,7 @@ class Centre:
             return f"certificate {host.serial} of {host.name} has ended"
         return None
 
-    def _identify(self, certificate: bytes) -> Host:
-        host = authority.identify(certificate)
+    def _let_in(self, host: Host) -> Host:
         refused = self.refusal(host)
         if refused is not None:
             raise ConfigError(refused)
@@ -136,40 +128,6 @@ class Centre:
 
     async def _look(self) -> None:
         self._revoked = await self._desk.store.read(relays.revoked)
-
-    # --- this machine's certificate ---
-
-    async def issuer(self) -> Issuer:
-        """The store's own authority, made where there is none."""
-        store = self._desk.store
-        found = await store.read(partial(relays.authority, vault=store.vault))
-        if found is None:
-            fresh = authority.make(self._desk.clock(), self._desk.host)
-            found = await self._desk.change(partial(relays.keep_authority, vault=store.vault, fresh=fresh))
-        return Issuer(found)
-
-    async def _context(self) -> Any:
-        settings = self._desk.config.relays
-        if settings.authority is not None and settings.certificate is not None:
-            key = settings.key or settings.certificate
-            chain = tls.read(key, secret=True)
-            if settings.key is not None:
-                chain += b"\n" + tls.read(settings.certificate, secret=False)
-            self._own = _Own(_end_of(chain, settings.certificate), _stamped(key, settings.certificate))
-            if self._own.end - self._desk.clock() < WARN_SECONDS:
-                log.warning("%s: this machine's certificate ends within 30 days: renew it", settings.certificate)
-            return tls.for_centre(chain, tls.read(settings.authority, secret=False))
-        issuer = await self.issuer()
-        names = settings.names or (socket.gethostname(),)
-        certificate, chain = issuer.for_centre(names, self._desk.clock())
-        self._own = _Own(authority.end_of(certificate))
-        return tls.for_centre(chain, issuer.pem.encode())
-
-    def _is_due(self) -> bool:
-        own = self._own
-        if own.files:
-            return own.end == 0 or own.files != _stamped(*(path for path, _ in own.files))
-        return own.end - self._desk.clock() < WARN_SECONDS
 
     # --- what they are answered ---
 
@@ -251,21 +209,3 @@ def listen(settings: Relays) -> socket.socket | None:
         return socket.create_server(where, family=family, backlog=1024, dualstack_ipv6=both)
     except OSError as error:
         raise ConfigError(f"[relays] listen: {settings.listen}: cannot listen: {error.strerror or error}") from None
-
-
-def _stamped(*paths: Path) -> tuple[tuple[Path, int], ...]:
-    """Files with what tells whether they have changed."""
-    try:
-        return tuple((path, path.stat().st_mtime_ns) for path in paths)
-    except OSError as error:
-        raise ConfigError(f"{error.filename}: {error.strerror}") from None
-
-
-def _end_of(chain: bytes, path: Path) -> int:
-    found = tls.certificates(chain)
-    if not found:
-        raise ConfigError(f"{path}: holds no certificate (PEM)")
-    try:
-        return authority.end_of(x509.load_pem_x509_certificate(found[0]))
-    except authority.UNREADABLE:
-        raise ConfigError(f"{path}: the certificate cannot be read") from None

@@ -10,8 +10,8 @@ from sqlalchemy import Connection
 from otpbridge.config import host_name
 from otpbridge.daemon.desk import Desk, event, invalid
 from otpbridge.daemon.pages import send_but_last
-from otpbridge.daemon.relay import authority
-from otpbridge.daemon.relay.centre import WARN_SECONDS, Centre
+from otpbridge.daemon.relay.centre import Centre
+from otpbridge.daemon.relay.hosts import WARN_SECONDS
 from otpbridge.store import relays
 from otpbridge.store.relays import Issued
 from otpbridge.store.writer import Transaction
@@ -55,6 +55,9 @@ class RelayDesk:
 
     async def issue(self, call: Call, asked: IssueRelay) -> IssueRelayReply:
         """Issue a certificate. It is in the store before it goes out, so that it can be revoked."""
+        # Few ask for one, and the library takes long to load.
+        from otpbridge.daemon.relay import authority, issuing  # noqa: PLC0415
+
         if self._desk.config.relays.authority is not None:
             raise VarlinkError(f"{ADMIN}.ForeignAuthority")
         if not host_name(asked.host):
@@ -62,7 +65,7 @@ class RelayDesk:
         days = _DAYS if asked.days is None else asked.days
         if not 1 <= days <= _MOST_DAYS:
             raise invalid("days")
-        issuer = await self._centre.issuer()
+        issuer = await issuing.issuer(self._desk)
         now = self._desk.clock()
         certificate = issuer.for_host(asked.request, asked.host, now, days)
         serial, end = authority.serial_of(certificate), authority.end_of(certificate)

@@ -20,9 +20,9 @@ from otpbridge.daemon.answers import guarded, said
 from otpbridge.daemon.main import DRAIN_SECONDS, Options, harden, loop_factory
 from otpbridge.daemon.metrics import MetricsCounter, of_process, of_sockets, one, values
 from otpbridge.daemon.policy import Rights, uid_of
-from otpbridge.daemon.relay.centre import WARN_SECONDS
 from otpbridge.daemon.relay.centres import Centres
 from otpbridge.daemon.relay.forward import ForwardCounter, House, elsewhere
+from otpbridge.daemon.relay.hosts import WARN_SECONDS
 from otpbridge.daemon.relay.identity import Identity
 from otpbridge.errors import ConfigError, OtpBridgeError
 from otpbridge.model import MetricKind

@@ -1,4 +1,4 @@
-"""What a host may ask about: its entry in `[relays.hosts]`."""
+"""What a host may ask about, as its entry in `[relays.hosts]` says, and for how long."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import asyncio
 from otpbridge.config import RelayHost
 from otpbridge.daemon import accounts
 from otpbridge.model import LOCAL
+
+WARN_SECONDS = 30 * 86_400
+"""A certificate that ends sooner is worth a warning; a centre's own is made anew."""
 
 
 async def refusal(entry: RelayHost, client: str, user: str, stack: str) -> str | None:

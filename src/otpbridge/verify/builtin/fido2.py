@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from otpbridge import webauthn
 from otpbridge.errors import WebauthnError
 from otpbridge.model import Kind, UserVerification, Verdict
 from otpbridge.verify.api import Attempt
-from otpbridge.webauthn.ceremony import CHALLENGE_BYTES, Assertion
-from otpbridge.webauthn.credential import Credential
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +39,14 @@ class Fido2:
         tokens = [token for token in attempt.tokens(Kind.FIDO2) if token.id]
         if not tokens:
             return Verdict.AUTH_ERR
+        await webauthn.ready()
+        from otpbridge.webauthn.ceremony import Assertion  # noqa: PLC0415 - only where somebody has a key
+        from otpbridge.webauthn.credential import Credential  # noqa: PLC0415
+
         asked = Assertion(
             party,
             [Credential.unpack(attempt.secret(token)) for token in tokens],
-            attempt.random(CHALLENGE_BYTES),
+            attempt.random(webauthn.CHALLENGE_BYTES),
             self._options.user_verification,
         )
         answer = await attempt.assertion(asked.options)

@@ -43,6 +43,7 @@ def upgrade() -> None:
         sa.CheckConstraint("(state = 'revoked') = (sealed IS NULL)", name="ck_token_sealed"),
     )
     op.create_index("ix_token_user_id", "token", ["user_id"])
+    op.create_index("ix_token_expires_at", "token", ["expires_at"], sqlite_where=sa.text("expires_at IS NOT NULL"))
     op.create_index("uq_token_fingerprint", "token", ["fingerprint"], unique=True)
     op.create_table(
         "throttle",
