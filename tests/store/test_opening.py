@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import stat
+import subprocess
+import sys
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -214,3 +216,34 @@ def test_every_deciding_statement_is_postgresql_too():
     texts = [Prepared(statement, dialect).sql for statement in built]
     assert "json_each" not in " ".join(texts)
     assert "FOR UPDATE" in " ".join(texts)
+
+
+_LONG_CHANGE = """
+import resource, sys
+from pathlib import Path
+from otpbridge.store.engine import open_engine
+
+with open_engine(None, Path(sys.argv[1])).connect() as connection:
+    run = connection.exec_driver_sql
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40000)"
+    run("CREATE TABLE t (i INTEGER PRIMARY KEY, b BLOB)")
+    run(f"{numbers} INSERT INTO t SELECT i, zeroblob(1500) FROM n")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for statement in ("BEGIN IMMEDIATE", "SAVEPOINT change", "UPDATE t SET b = randomblob(1500)"):
+        run(statement)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    for statement in ("RELEASE change", "COMMIT", "UPDATE t SET b = NULL WHERE i = 1"):
+        run(statement)
+    print(Path(sys.argv[1], "otpbridge.db-wal").stat().st_size)
+"""
+
+
+@only("sqlite")
+def test_a_long_change_takes_neither_memory_nor_disk_for_good(tmp_path):
+    """What is needed to undo 80 MB of changes is not held in memory, and the log that they filled is cut again."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LONG_CHANGE, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    kib, log = map(int, done.stdout.split())
+    assert kib < 20_000
+    assert log < 65 << 20

@@ -27,7 +27,8 @@ _SETTING_UP = 8_389_754_676
 
 # WAL with synchronous=FULL is the only pair besides DELETE+EXTRA that was seen to keep spent codes spent over a
 # power cut. With many users each verification touches a page of its own, so small pages make small commits (only
-# a new database takes the size). secure_delete overwrites seeds that were revoked or sealed anew.
+# a new database takes the size). secure_delete overwrites seeds that were revoked or sealed anew. What a long import
+# needs to be undone goes to a temporary file, not into memory, and its log is cut again after it.
 _PRAGMAS = (
     "PRAGMA page_size=2048",
     "PRAGMA journal_mode=WAL",
@@ -35,7 +36,8 @@ _PRAGMAS = (
     "PRAGMA foreign_keys=ON",
     "PRAGMA secure_delete=ON",
     "PRAGMA busy_timeout=10000",
-    "PRAGMA temp_store=MEMORY",
+    "PRAGMA temp_store=FILE",
+    "PRAGMA journal_size_limit=67108864",
     "PRAGMA cache_size=-8000",
 )
 
