@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+import threading
+
 import pytest
 from sqlalchemy import select, text
-from storerig import NOW, run, running
+from storerig import NOW, only, run, running
 
 from otpbridge.errors import StoreError
 from otpbridge.model import AuditEvent, Enforcement, Kind, Secret, State
-from otpbridge.store import imports, rekey, tables, tokens, users
+from otpbridge.store import imports, lines, rekey, tables, tokens, users
 from otpbridge.store.tokens import LastTokenError, NoSuchTokenError, SpentError, WrongStateError
 from otpbridge.store.users import NoSuchUserError, NotConfirmedError, UserExistsError
 from otpbridge.vault.keys import Keyring, MasterKey
@@ -297,5 +301,50 @@ def test_a_rotation_leaves_nothing_under_the_old_key(tmp_path):
         with rig.store.engine.connect() as connection:
             sealed = connection.execute(text("SELECT sealed FROM token UNION ALL SELECT value FROM meta")).scalars()
             assert not any(old.id == value[1:5] for value in sealed)
+
+    in_store(tmp_path, work)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "undone"])
+def test_a_login_sees_nothing_of_a_change_that_is_not_committed(tmp_path, kept):
+    """A lock that is being put on, and may be taken back, neither refuses nor admits anybody before it is there."""
+
+    async def work(rig):
+        await rig.token()
+        under_way, go_on = threading.Event(), threading.Event()
+
+        def slow(transaction):
+            users.lock(transaction, "local", "alice", locked=True)
+            under_way.set()
+            go_on.wait(10)
+            if not kept:
+                raise StoreError("undone")
+
+        change = asyncio.ensure_future(rig.change(slow))
+        await asyncio.to_thread(under_way.wait, 10)
+        meanwhile = await rig.store.candidate("local", "alice")
+        go_on.set()
+        (outcome,) = await asyncio.gather(change, return_exceptions=True)
+        after = await rig.store.candidate("local", "alice")
+        assert (meanwhile.user.locked_at, isinstance(outcome, StoreError)) == (None, not kept)
+        assert (after.user.locked_at is None) is not kept
+
+    in_store(tmp_path, work)
+
+
+@only("sqlite")
+def test_a_login_sees_nothing_of_what_could_be_neither_committed_nor_undone(tmp_path, monkeypatch):
+    """A transaction that a broken disk leaves open is not read."""
+
+    def broken(*_):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async def work(rig):
+        await rig.token()
+        monkeypatch.setattr(lines.SqliteLine, "commit", broken)
+        monkeypatch.setattr(lines.SqliteLine, "roll_back", broken)
+        with pytest.raises(StoreError):
+            await rig.change(lambda transaction: users.lock(transaction, "local", "alice", locked=True))
+        assert (await rig.store.candidate("local", "alice")).user.locked_at is None
 
     in_store(tmp_path, work)

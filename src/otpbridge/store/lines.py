@@ -7,6 +7,7 @@ of the audit log, so that they come one after the other, see all that the one be
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -25,6 +26,9 @@ _SEARCH = 0.1
 
 class Line(Protocol):
     """A connection with at most one transaction on it, which is begun, then committed or rolled back."""
+
+    held: threading.Lock
+    """Held by whoever uses the connection, from before a transaction until after it."""
 
     @property
     def connection(self) -> Connection:
@@ -59,16 +63,19 @@ class SqliteLine:
     """The connection to a database file."""
 
     def __init__(self, engine: Engine) -> None:
+        self.held = threading.Lock()
         self.connection = engine.connect()
         # Who waits for the store decides that here, not SQLite.
         self.connection.exec_driver_sql("PRAGMA busy_timeout=0")
         self._begin = begin(engine)
+        driver = self.connection.connection.dbapi_connection
+        assert driver is not None
+        self.driver: Any = driver
+        """The same connection, for statements that are prepared."""
 
     def begin(self, patience: float) -> Any | None:
         """See Line."""
-        driver = self.connection.connection.dbapi_connection
-        assert driver is not None
-        cursor = driver.cursor()
+        cursor = self.driver.cursor()
         deadline = time.monotonic() + patience
         while True:
             try:
@@ -126,6 +133,7 @@ class PostgresLine:
     """A connection to a PostgreSQL server, opened again where it was lost."""
 
     def __init__(self, engine: Engine, hangs: Hangs) -> None:
+        self.held = threading.Lock()
         self._engine = engine
         self._hangs = hangs
         self._connection: Connection | None = None

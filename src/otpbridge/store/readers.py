@@ -17,6 +17,7 @@ from otpbridge.errors import StoreError
 from otpbridge.store import postgres, statements
 from otpbridge.store.engine import snapshot
 from otpbridge.store.hangs import Hangs
+from otpbridge.store.lines import SqliteLine
 from otpbridge.store.statements import Prepared, json_rows
 from otpbridge.store.vital import VitalThread
 
@@ -46,10 +47,15 @@ class Reader(Protocol):
 
 
 class SqliteReader:
-    """Reads from a file: what is short is quicker done than handed to a thread."""
+    """Reads from a file: what is short is quicker done than handed to a thread.
 
-    def __init__(self, engine: Engine) -> None:
+    Users are looked up on the writer's connection while nothing is written: a connection forgets what it has read of
+    the file whenever another one has written, and what is looked up now is what will be changed next.
+    """
+
+    def __init__(self, engine: Engine, line: SqliteLine) -> None:
         self._engine = engine
+        self._line = line
         self._error: type[Exception] = engine.dialect.dbapi.Error  # type: ignore[union-attr]  # it is loaded
         self._connection = engine.connect()
         driver = self._connection.connection.dbapi_connection
@@ -59,8 +65,18 @@ class SqliteReader:
 
     async def candidate(self, client: str, name: str) -> Rows:
         """See Reader."""
+        line = self._line
+        if not line.held.acquire(blocking=False):
+            return self._look_up(self._driver, client, name)
         try:
-            rows: Rows = self._candidate.run(self._driver.cursor(), client=client, name=name).fetchall()
+            # A transaction that could be neither committed nor rolled back shows what may never come to be.
+            return self._look_up(self._driver if line.driver.in_transaction else line.driver, client, name)
+        finally:
+            line.held.release()
+
+    def _look_up(self, driver: Any, client: str, name: str) -> Rows:
+        try:
+            rows: Rows = self._candidate.run(driver.cursor(), client=client, name=name).fetchall()
         except self._error as error:
             raise _unreadable(error) from None
         return rows

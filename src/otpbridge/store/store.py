@@ -117,7 +117,8 @@ class Store:
             hangs.start()
             reader, line = PostgresReader(self.engine, hangs), PostgresLine(self.engine, hangs)
         else:
-            reader, line = SqliteReader(self.engine), SqliteLine(self.engine)
+            line = sqlite_line = SqliteLine(self.engine)
+            reader = SqliteReader(self.engine, sqlite_line)
         writer = Writer(line, settler, self.audit, committed=self._tell, quick=quick)
         self._open = _Open(reader, writer, hangs)
         self._lister = Lister(self.list_slice, self._unlisted)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -97,7 +96,6 @@ class Writer:
         self._quick = quick
         self._pace = 0.0
         self._gathered: list[_Job] = []
-        self._writing = threading.Lock()
         self._line = line
         self._settler = settler
         self._audit = audit
@@ -137,11 +135,11 @@ class Writer:
     def _turn(self) -> None:
         """Commit what this turn of the loop has gathered, here or in the thread."""
         batch, self._gathered = self._gathered, []
-        if self._pace < self._quick and self._queue.empty() and self._writing.acquire(blocking=False):
+        if self._pace < self._quick and self._queue.empty() and self._line.held.acquire(blocking=False):
             try:
                 rows = self._write(batch, patience=0.0)
             finally:
-                self._writing.release()
+                self._line.held.release()
             if rows is not None:
                 self._deliver(batch, rows)
                 return
@@ -161,7 +159,7 @@ class Writer:
                 except queue.Empty:
                     break
             if batch:
-                with self._writing:
+                with self._line.held:
                     rows = self._write(batch, patience=_PATIENCE) or []
                 self._loop.call_soon_threadsafe(self._deliver, batch, rows)
             if job is None:
