@@ -366,6 +366,7 @@ def test_an_answer_is_never_sent_twice(fleet, someone):
             line.cut()
             answering.result(SECONDS)
             assert talk.verdict is Verdict.AUTHINFO_UNAVAIL
+            line.release()
             assert otp.verify(user, key.code(1))
     assert verdicts(fleet.centre, user) == [
         ("success", "code accepted", "web1"),
