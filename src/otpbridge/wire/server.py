@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _UCRED = struct.Struct("iII")
-_ACCEPTS_PER_TURN = 4
-"""Few: whoever floods this socket makes those on others wait for no more than these."""
+_ACCEPTS_PER_TURN = 16
+"""What comes together is judged and committed together."""
+_STRANGERS_PER_TURN = 4
+"""Few: a user who floods this socket makes those on others wait for no more than these."""
 _SWEEP_SECONDS = 1.0
 _RETRY_SECONDS = 0.25
 _LOG_SECONDS = 60.0
@@ -192,6 +194,7 @@ class Server:
             self._accept_later(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
 
     def _accept_some(self) -> None:
+        strangers = 0
         for _ in range(_ACCEPTS_PER_TURN):
             try:
                 sock, _address = self._sock.accept()
@@ -202,7 +205,9 @@ class Server:
             except OSError as error:
                 self._accept_later(error)
                 return
-            self._admit(sock)
+            strangers += not self._admit(sock)
+            if strangers == _STRANGERS_PER_TURN:
+                return
 
     def _accept_later(self, error: OSError) -> None:
         """The listening socket stays readable: without a pause this would spin."""
@@ -217,21 +222,24 @@ class Server:
                 "%s: cannot accept connections: %s, %d are open%s", self._name, error.strerror, len(self._all), hint
             )
 
-    def _admit(self, sock: socket.socket) -> None:
+    def _admit(self, sock: socket.socket) -> bool:
+        """Take a connection; whether it is of somebody who acts for many, or of a host, and not of any user."""
         if self._handshakes is not None:
             sock.settimeout(0.0)
             self._handshakes.begin(sock)
-            return
+            return True
         pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         sock.settimeout(0.0)
-        if _has_ended(sock):
+        trusted = self.service.limits.trusts(uid)
+        if not trusted and _has_ended(sock):
             # Most of a flood: others wait behind these, so they are to cost little.
             sock.close()
             self.opened += 1
-            if self._shares is not None and not self.service.limits.trusts(uid):
+            if self._shares is not None:
                 self._shares.charge(uid, CONNECTION, time.monotonic())
-            return
-        self._welcome(UnixStream(sock), Peer(uid, gid, pid))
+        else:
+            self._welcome(UnixStream(sock), Peer(uid, gid, pid))
+        return trusted
 
     def _welcome(self, stream: Stream, peer: Peer | Host) -> None:
         """Serve a caller whom we know now, unless it has too many connections."""
