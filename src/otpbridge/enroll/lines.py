@@ -9,12 +9,10 @@ from __future__ import annotations
 import re
 import string
 from dataclasses import dataclass
-from urllib.parse import quote
 
-from otpbridge.enroll import migration
+from otpbridge.enroll import migration, otpauth
 from otpbridge.enroll.names import check_text
 from otpbridge.enroll.otpauth import OtpauthKey, parse
-from otpbridge.enroll.seeds import to_base32
 from otpbridge.errors import EnrolError
 from otpbridge.model import Kind, Secret
 from otpbridge.otp.yubiotp import KEY_SIZE, PRIVATE_ID_SIZE, PUBLIC_ID_LONGEST, YubiKey, from_modhex
@@ -76,15 +74,8 @@ def write_line(user: str, key: OtpauthKey, drift: int = 0) -> str:
 
     Account and issuer may be any that are read: the device computes the codes, and no authenticator scans this.
     """
-    parameters = key.parameters
-    fields = [
-        f"secret={to_base32(key.secret)}",
-        f"issuer={quote(key.issuer, safe='')}",
-        f"algorithm={parameters.algorithm.value}",
-        f"digits={parameters.digits}",
-        f"period={parameters.period}" if key.kind is Kind.TOTP else f"counter={key.counter}",
-    ]
-    line = f"{user}\totpauth://{key.kind.value}/:{quote(key.account, safe='')}?{'&'.join(fields)}"
+    # The colon ends an issuer that is none, so that one in the account begins nothing.
+    line = f"{user}\t{otpauth.write(key, ':')}"
     return f"{line}\tdrift={drift}" if drift else line
 
 

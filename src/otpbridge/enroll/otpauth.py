@@ -62,19 +62,24 @@ def build(key: OtpauthKey) -> str:
     check_names(key.kind, key.account, key.issuer, parameters.period)
     if parameters.t0:
         raise EnrolError("an otpauth URI cannot say a T0 other than 0")
-    account, issuer = _escape(key.account), _escape(key.issuer)
-    label = f"{issuer}:{account}" if issuer else account
+    return write(key, f"{escape(key.issuer)}:" if key.issuer else "")
+
+
+def write(key: OtpauthKey, before: str = "") -> str:
+    """The URI of a key, whatever authenticators make of its names; `before` stands before the account."""
+    parameters = key.parameters
     fields = [f"secret={to_base32(key.secret)}"]
-    if issuer:
-        fields.append(f"issuer={issuer}")
+    if key.issuer:
+        fields.append(f"issuer={escape(key.issuer)}")
     fields += [f"algorithm={parameters.algorithm.value}", f"digits={parameters.digits}"]
     fields.append(
         f"period={parameters.period}" if key.kind is Kind.TOTP else f"counter={key.counter}",
     )
-    return f"otpauth://{key.kind.value}/{label}?{'&'.join(fields)}"
+    return f"otpauth://{key.kind.value}/{before}{escape(key.account)}?{'&'.join(fields)}"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Text as a part of a URI."""
     return quote(text, safe="@")
 
 

@@ -25,7 +25,7 @@ from otpbridge.errors import SealBrokenError, StoreError
 from otpbridge.model import AuditEvent, Kind, Secret, State
 from otpbridge.store import postgres, rekey, schema, tables
 from otpbridge.store.auditlog import AuditLog
-from otpbridge.store.engine import is_shared, snapshot
+from otpbridge.store.engine import driver_of, is_shared, snapshot
 from otpbridge.vault.seal import Vault, derive
 
 _FORMAT = 1
@@ -236,8 +236,6 @@ def disable_counters(connection: Connection) -> int:
 
 def note(connection: Connection, root: Secret, now: int, restored: Restored) -> None:
     """Write the restore into the audit log."""
-    driver = connection.connection.dbapi_connection
-    assert driver is not None
     event = AuditEvent(
         "store restored",
         detail={
@@ -249,7 +247,7 @@ def note(connection: Connection, root: Secret, now: int, restored: Restored) -> 
         },
     )
     log = AuditLog(connection.dialect, derive(root, "audit"))
-    log.append(driver.cursor(), [(now * 1000, event)])
+    log.append(driver_of(connection).cursor(), [(now * 1000, event)])
 
 
 def _header(line: bytes) -> _Header:

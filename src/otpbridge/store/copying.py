@@ -6,44 +6,17 @@ What is in a table with a number for a key is compared, whoever has put it there
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, LargeBinary, Table, delete, func, select, text
 
-from otpbridge.store.engine import begin, is_shared
-from otpbridge.store.postgres import is_lost
+from otpbridge.store.engine import is_shared, transaction
 
 SLICE = 10_000
 """Rows that are committed together: fewer than a statement may have parameters."""
 
 _encode = msgspec.json.Encoder().encode
-
-
-@contextmanager
-def transaction(connection: Connection) -> Iterator[None]:
-    """A transaction, which is undone where something fails."""
-    connection.exec_driver_sql(begin(connection.engine))
-    try:
-        yield
-    except BaseException:
-        roll_back(connection)
-        raise
-    connection.exec_driver_sql("COMMIT")
-
-
-def roll_back(connection: Connection) -> None:
-    """Undo the transaction, as far as there is still one."""
-    if connection.invalidated:
-        return
-    driver: Any = connection.connection.dbapi_connection
-    if is_shared(connection.engine):
-        there = not is_lost(driver) and bool(driver.info.transaction_status)
-    else:
-        there = driver.in_transaction
-    if there:
-        connection.exec_driver_sql("ROLLBACK")
 
 
 def count(connection: Connection, table: Table) -> int:

@@ -83,6 +83,38 @@ def begin(engine: Engine) -> str:
     return postgres.BEGIN if is_shared(engine) else "BEGIN IMMEDIATE"
 
 
+@contextmanager
+def transaction(connection: Connection) -> Iterator[None]:
+    """A transaction, which is undone where something fails."""
+    connection.exec_driver_sql(begin(connection.engine))
+    try:
+        yield
+    except BaseException:
+        roll_back(connection)
+        raise
+    connection.exec_driver_sql("COMMIT")
+
+
+def roll_back(connection: Connection) -> None:
+    """Undo the transaction, as far as there is still one."""
+    if connection.invalidated:
+        return
+    driver = driver_of(connection)
+    if is_shared(connection.engine):
+        there = not postgres.is_lost(driver) and bool(driver.info.transaction_status)
+    else:
+        there = driver.in_transaction
+    if there:
+        connection.exec_driver_sql("ROLLBACK")
+
+
+def driver_of(connection: Connection) -> Any:
+    """The driver's own connection, for statements that are prepared."""
+    driver = connection.connection.dbapi_connection
+    assert driver is not None
+    return driver
+
+
 def snapshot(engine: Engine) -> str:
     """The statement that opens a transaction which reads the store as it is at one moment."""
     return postgres.SNAPSHOT if is_shared(engine) else "BEGIN"

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine
 from otpbridge.errors import StoreError
 from otpbridge.store import postgres
 from otpbridge.store.chain import AuditRow
-from otpbridge.store.engine import begin
+from otpbridge.store.engine import begin, driver_of
 from otpbridge.store.hangs import Hangs
 
 _RETRY = 0.005
@@ -68,9 +68,7 @@ class SqliteLine:
         # Who waits for the store decides that here, not SQLite.
         self.connection.exec_driver_sql("PRAGMA busy_timeout=0")
         self._begin = begin(engine)
-        driver = self.connection.connection.dbapi_connection
-        assert driver is not None
-        self.driver: Any = driver
+        self.driver = driver_of(self.connection)
         """The same connection, for statements that are prepared."""
 
     def begin(self, patience: float) -> Any | None:
@@ -278,8 +276,8 @@ class PostgresLine:
             self._drop()
         if self._connection is None:
             self._connection = self._engine.connect()
-            _driver_of(self._connection).add_notice_handler(self._noticed)
-        return _driver_of(self._connection)
+            driver_of(self._connection).add_notice_handler(self._noticed)
+        return driver_of(self._connection)
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -309,13 +307,7 @@ def _begun(cursor: Any) -> int:
 
 def _has_ended(connection: Connection) -> bool:
     """Whether it was lost. Where a change has met that, SQLAlchemy has let go of the driver's connection already."""
-    return connection.invalidated or postgres.is_lost(_driver_of(connection))
-
-
-def _driver_of(connection: Connection) -> Any:
-    driver = connection.connection.dbapi_connection
-    assert driver is not None
-    return driver
+    return connection.invalidated or postgres.is_lost(driver_of(connection))
 
 
 def _nothing() -> None:

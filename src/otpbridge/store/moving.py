@@ -13,7 +13,7 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, insert, literal, select, text, update
 from sqlalchemy.exc import DBAPIError
@@ -23,7 +23,7 @@ from otpbridge.model import AuditEvent, Secret
 from otpbridge.store import auditlog, backup, copying, rekey, retention, tables
 from otpbridge.store.auditlog import AuditLog
 from otpbridge.store.chain import HEAD, BrokenChainError, Mark
-from otpbridge.store.engine import alone, begin, is_shared
+from otpbridge.store.engine import alone, begin, driver_of, is_shared, roll_back, transaction
 from otpbridge.store.postgres import is_forbidden
 from otpbridge.vault.seal import Vault, derive
 
@@ -114,7 +114,7 @@ def move(
         try:
             return _Move(source, target, root, told).run(vault, now, random)
         finally:
-            copying.roll_back(source)
+            roll_back(source)
 
 
 class _Move:
@@ -137,7 +137,7 @@ class _Move:
             raise StoreError("the store that is to be moved has lost the head of its audit log; restore a backup")
         if head.name == _MOVED and self._is_there(vault, head.mark):
             return Moved({}, auditlog.anchor(self._target)[1])
-        with copying.transaction(self._target):
+        with transaction(self._target):
             begins = retention.begins(self._source, self._log.chain)
             arrival = self._begun(begins, random)
             if head.name == _MOVED and head.value[_MAC:] != arrival.id:
@@ -149,7 +149,7 @@ class _Move:
             copying.make_equal(self._source, self._target, table, self._copied)
         if is_shared(self._target.engine):
             _count_on(self._target)
-        with copying.transaction(self._target):
+        with transaction(self._target):
             moved = self._finished(arrival, now)
             self._source.execute(
                 update(_meta).where(_meta.c.name == HEAD).values(name=_MOVED, value=head.mark.mac + arrival.id)
@@ -220,7 +220,7 @@ class _Move:
                 mark = arrival.mark
                 for row in rows:
                     mark = self._log.follow(mark, row)
-                with copying.transaction(self._target):
+                with transaction(self._target):
                     copying.put(self._target, _audit, rows)
                     arrival = self._advanced(arrival, mark)
                 self._copied(len(rows))
@@ -258,7 +258,7 @@ class _Move:
             if counts[table] != wanted:
                 raise StoreError(f"{wanted} rows of {table.name} became {counts[table]}")
         note = AuditEvent("store moved", detail={"rows": sum(counts.values())})
-        self._log.append(_cursor(self._target), [(now * 1000, note)])
+        self._log.append(driver_of(self._target).cursor(), [(now * 1000, note)])
         fault = self._log.check(self._target, told=self._checked).fault
         if fault is not None:
             raise StoreError(f"the audit log of the copy is not whole: {fault}. Give an empty database")
@@ -293,9 +293,3 @@ def _count_on(target: Connection) -> None:
     for name, column in (("user", "id"), ("token", "seq")):
         newest = f'(SELECT max({column}) FROM "{name}")'  # noqa: S608 - two names of ours
         target.execute(text(f"SELECT setval(pg_get_serial_sequence('\"{name}\"', '{column}'), {newest})"))
-
-
-def _cursor(connection: Connection) -> Any:
-    driver = connection.connection.dbapi_connection
-    assert driver is not None
-    return driver.cursor()

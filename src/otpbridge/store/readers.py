@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from otpbridge.errors import StoreError
 from otpbridge.store import postgres, statements
-from otpbridge.store.engine import snapshot
+from otpbridge.store.engine import driver_of, snapshot
 from otpbridge.store.hangs import Hangs
 from otpbridge.store.lines import SqliteLine
 from otpbridge.store.statements import Prepared, json_rows
@@ -58,9 +58,7 @@ class SqliteReader:
         self._line = line
         self._error: type[Exception] = engine.dialect.dbapi.Error  # type: ignore[union-attr]  # it is loaded
         self._connection = engine.connect()
-        driver = self._connection.connection.dbapi_connection
-        assert driver is not None
-        self._driver = driver
+        self._driver = driver_of(self._connection)
         self._candidate = Prepared(statements.candidate(), engine.dialect)
 
     async def candidate(self, client: str, name: str) -> Rows:

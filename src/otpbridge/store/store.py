@@ -31,7 +31,7 @@ from otpbridge.model import (
 from otpbridge.store import about, auditlog, imports, moving, rekey, schema, tables
 from otpbridge.store.auditlog import AuditLog
 from otpbridge.store.chain import GENESIS, HEAD, AuditRow
-from otpbridge.store.engine import StoreLock, alone, begin, is_shared, open_engine, shown
+from otpbridge.store.engine import StoreLock, alone, is_shared, open_engine, shown, transaction
 from otpbridge.store.hangs import Hangs
 from otpbridge.store.lines import Line, PostgresLine, SqliteLine
 from otpbridge.store.lister import Lister
@@ -270,10 +270,11 @@ def open_store(
     lock = None if is_shared(engine) else StoreLock(state_dir)
     try:
         with engine.connect() as connection, alone(engine, connection):
-            if schema.version(connection) is not None:
+            fresh = schema.version(connection) is None
+            if not fresh:
                 moving.refuse(connection, shown(engine))
-            keyring = _keyring(connection, keys, random)
-            vault = Vault(keyring, random)
+                fresh = not rekey.has_root(connection)
+            vault = Vault(_keyring(keys, random, fresh=fresh), random)
             schema.migrate(connection)
             root = _root(engine, connection, vault, random)
             unlisted = about.unlisted(connection)
@@ -292,9 +293,8 @@ def open_store(
         raise
 
 
-def _keyring(connection: Connection, keys: KeyPlace, random: Callable[[int], bytes]) -> Keyring:
+def _keyring(keys: KeyPlace, random: Callable[[int], bytes], *, fresh: bool) -> Keyring:
     """The keys of a store; made for one that has no secret yet."""
-    fresh = schema.version(connection) is None or not rekey.has_root(connection)
     return keys.create(random) if fresh and not keys.exists() else keys.load()
 
 
@@ -320,8 +320,7 @@ def prepare_folder(folder: Path) -> None:
 def _root(engine: Engine, connection: Connection, vault: Vault, random: Callable[[int], bytes]) -> Secret:
     """The store's own secret; made in a store that has no data yet."""
     found = rekey.root(connection, vault)
-    connection.exec_driver_sql(begin(engine))
-    try:
+    with transaction(connection):
         if found is None:
             if connection.execute(select(tables.user.c.id).limit(1)).first() is not None:
                 raise StoreError("the store has users but has lost its own secret; restore a backup")
@@ -336,10 +335,6 @@ def _root(engine: Engine, connection: Connection, vault: Vault, random: Callable
         if not is_shared(engine):
             # Whoever sent them is gone. Elsewhere it may be another daemon's: those `tidy` sees to.
             imports.drop(Transaction(connection, 0))
-        connection.exec_driver_sql("COMMIT")
-    except BaseException:
-        connection.exec_driver_sql("ROLLBACK")
-        raise
     return found
 
 
