@@ -31,7 +31,9 @@ def check(data: bytes) -> None:
 
 def _check_rule(rule: Rule | Inclusion) -> None:
     if isinstance(rule, Inclusion):
-        assert parse(f"{'substack' if rule.apart else 'include'} {rule.stack}") is not None
+        included = parse(f"{'substack' if rule.apart else 'include'} {_word(rule.stack)}")
+        assert isinstance(included, Inclusion)
+        assert (included.apart, included.stack) == (rule.apart, rule.stack)
         return
     assert set(rule.control.actions) == set(Verdict)
     assert all(isinstance(action, Act) or action.count > 0 for action in rule.control.actions.values())
